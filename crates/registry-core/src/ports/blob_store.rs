@@ -1,0 +1,214 @@
+//! The bytes of blobs.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::upload::{StagingState, UploadId};
+
+/// Where an object is in the store; the ledger has a row for each that exists or may come to exist.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(pub String);
+
+impl ObjectKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The keys that an object of one digest may get: the plain one, or, while that has a row in the ledger, the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyCandidates(String);
+
+impl KeyCandidates {
+    /// Candidates that begin with `plain`.
+    pub fn new(plain: impl Into<String>) -> Self {
+        Self(plain.into())
+    }
+
+    /// The candidate number `n`: the plain key for 0, then `<plain>-<n>`.
+    pub fn nth(&self, n: u32) -> ObjectKey {
+        ObjectKey(if n == 0 { self.0.clone() } else { format!("{}-{n}", self.0) })
+    }
+}
+
+/// Why bytes cannot be appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another writer holds the staged bytes and did not let go in time.
+    #[error("another writer holds the upload")]
+    Busy,
+    /// Fewer bytes are stored than the checkpoint says: the upload is lost.
+    #[error("the staged bytes are gone")]
+    Lost,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whether a staged upload became an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The object is there, durable, with the size asked for; this call or an earlier one put it there.
+    Yes,
+    /// Neither staged bytes nor the object are there, or their size differs: the upload is lost.
+    Lost,
+    /// A writer that was overtaken still holds the staged bytes; the same call may succeed later.
+    Busy,
+}
+
+/// Keeps the bytes of uploads and blobs.
+///
+/// # Contract
+/// - Bytes are *staged* under an upload and become an *object* under a key; an object never changes.
+/// - Whoever calls [`publish`](Self::publish) has a `reserved` ledger row for the key; whoever calls
+///   [`delete`](Self::delete) holds a [`DeletionClaim`] and has then seen the row `doomed`.
+/// - Every method may be called on any replica at any time, and again after a crash.
+#[async_trait]
+pub trait BlobStore: Send + Sync {
+    /// The keys that an object with this digest may get, for the upload `id`.
+    fn key_candidates(&self, id: UploadId, digest: &Digest) -> KeyCandidates;
+
+    /// Begins to append to the upload's bytes at exactly `offset`; whatever is stored beyond is cut off first.
+    ///
+    /// One writer at a time: a second one waits a few seconds for the first to let go.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    async fn append(
+        &self,
+        id: UploadId,
+        offset: u64,
+        staging: &StagingState,
+    ) -> Result<Box<dyn StagingWriter>, AppendError>;
+
+    /// The staged bytes `[0, size)`, for the one case in which they are hashed again.
+    ///
+    /// # Errors
+    /// [`AppendError::Lost`] when there are fewer; [`AppendError::Store`].
+    async fn read_staged(
+        &self,
+        id: UploadId,
+        size: u64,
+        staging: &StagingState,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, AppendError>;
+
+    /// Makes the staged bytes `[0, size)`, which a checkpoint has made durable, the object `key`, durably.
+    ///
+    /// Idempotent: after a crash at any point, and when two do it at once, the outcome is the same.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed; nothing is known then, and the call may be made again.
+    async fn publish(
+        &self,
+        id: UploadId,
+        size: u64,
+        staging: &StagingState,
+        key: &ObjectKey,
+    ) -> Result<Published, StoreError>;
+
+    /// Removes what is staged; nothing staged is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn discard(&self, id: UploadId, staging: &StagingState) -> Result<(), StoreError>;
+
+    /// Opens the object `key`, or `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn open(&self, key: &ObjectKey) -> Result<Option<Arc<dyn BlobReader>>, StoreError>;
+
+    /// The size in bytes of the object `key`, or `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn size_of(&self, key: &ObjectKey) -> Result<Option<u64>, StoreError>;
+
+    /// The right to delete `key`; `None` while another has it. While the claim lives, no other claim for the key is
+    /// given, on any replica, except where keys are never used twice.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn claim_deletion(&self, key: &ObjectKey) -> Result<Option<Box<dyn DeletionClaim>>, StoreError>;
+
+    /// Deletes the object `key`, durably; absent is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn delete(&self, claim: &dyn DeletionClaim, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// The next at most `limit` objects after `after` in the order of keys, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn list_objects(&self, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<(ObjectKey, u64)>, StoreError>;
+
+    /// The uploads that have something staged; as many as there are sessions, not blobs.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn list_staged(&self) -> Result<Vec<UploadId>, StoreError>;
+
+    /// Whether bytes can be written now.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    async fn probe(&self) -> Result<(), StoreError>;
+}
+
+/// Appends bytes to an upload. Dropping it lets go; bytes after the last checkpoint may or may not be stored.
+#[async_trait]
+pub trait StagingWriter: Send {
+    /// Takes the next bytes; they may still be in memory (a bounded amount) when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the writer is of no more use then.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Makes all bytes taken so far durable, and says what the store must remember to go on from here.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the writer is of no more use then.
+    async fn checkpoint(&mut self) -> Result<StagingState, StoreError>;
+}
+
+/// The right to delete one object.
+pub trait DeletionClaim: Send + Sync {
+    /// The object.
+    fn key(&self) -> &ObjectKey;
+}
+
+/// An open object.
+pub trait BlobReader: Send + Sync {
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// The bytes `[range.start, range.end)`, which must lie inside the object, in order, in pieces of bounded size.
+    /// An object that ends early ends the stream with an error, never silently.
+    fn stream(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>>;
+
+    /// The object as a local, immutable file, where it is one: a faster way to send it.
+    fn file(&self) -> Option<Arc<std::fs::File>> {
+        None
+    }
+}

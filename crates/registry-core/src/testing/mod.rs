@@ -1,0 +1,1 @@
+//! In-memory ports, and the contract suites that every adapter must pass.
