@@ -23,6 +23,7 @@ pub struct NewUpload {
 
 /// What became of an upload to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the one that nearly every call returns")]
 pub enum CreateUpload {
     /// It is open.
     Created(UploadSession),

@@ -1,0 +1,155 @@
+//! Who asks.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Services;
+use super::throttle::Throttled;
+use crate::error::StoreError;
+use crate::permission::{Pattern, Principal, Scope};
+use crate::time::Timestamp;
+use crate::token::{TokenHash, TokenSecret};
+
+/// For how long a proven token is believed without asking the store: a revoked one may work that much longer.
+const PROVEN_FOR: Duration = Duration::from_secs(5);
+/// How many proven tokens are remembered.
+const PROVEN_LIMIT: usize = 10_000;
+
+/// What a request shows.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// Nothing.
+    None,
+    /// An access token, as Bearer or as the password of Basic.
+    Token(TokenSecret),
+}
+
+/// A credential was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum BadCredential {
+    /// It is unknown, expired or revoked.
+    #[error("the credentials are not valid")]
+    Invalid,
+    /// Too many wrong ones came from that address.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Proven = HashMap<[u8; 32], (Arc<Principal>, Timestamp)>;
+
+#[derive(Default)]
+pub(super) struct ProvenTokens(Mutex<Proven>);
+
+impl ProvenTokens {
+    fn find(&self, hash: &TokenHash, now: Timestamp) -> Option<Arc<Principal>> {
+        let proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        proven.get(&hash.0).filter(|(_, until)| now < *until).map(|(principal, _)| Arc::clone(principal))
+    }
+
+    fn remember(&self, hash: &TokenHash, principal: &Arc<Principal>, now: Timestamp, until: Timestamp) {
+        let mut proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.len() >= PROVEN_LIMIT {
+            proven.retain(|_, (_, until)| now < *until);
+            if proven.len() >= PROVEN_LIMIT {
+                proven.clear();
+            }
+        }
+        proven.insert(hash.0, (Arc::clone(principal), until));
+    }
+
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Services {
+    /// The principal behind a credential; `peer` is who failed attempts are counted for.
+    ///
+    /// # Errors
+    /// [`BadCredential`]: a wrong credential is never an anonymous principal.
+    pub async fn authenticate(&self, credential: &Credential, peer: IpAddr) -> Result<Arc<Principal>, BadCredential> {
+        let Credential::Token(secret) = credential else {
+            return Ok(Arc::new(self.anonymous().await?));
+        };
+        let now = self.now();
+        let hash = secret.hash();
+        if let Some(principal) = self.proven.find(&hash, now) {
+            return Ok(principal);
+        }
+        self.throttle.check(peer, now)?;
+        let Some((principal, expires_at)) = self.prove(secret, &hash).await? else {
+            self.throttle.failed(peer, now);
+            return Err(BadCredential::Invalid);
+        };
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
+            self.throttle.failed(peer, now);
+            return Err(BadCredential::Invalid);
+        }
+        let principal = Arc::new(principal);
+        let until = now + PROVEN_FOR;
+        let until = expires_at.map_or(until, |expires_at| until.min(expires_at));
+        self.proven.remember(&hash, &principal, now, until);
+        Ok(principal)
+    }
+
+    /// Counts a failed attempt that was found out elsewhere (a registry token that does not verify).
+    ///
+    /// # Errors
+    /// [`BadCredential::Throttled`] when there were too many, else [`BadCredential::Invalid`].
+    pub fn refuse_attempt(&self, peer: IpAddr) -> BadCredential {
+        let now = self.now();
+        if let Err(throttled) = self.throttle.check(peer, now) {
+            return throttled.into();
+        }
+        self.throttle.failed(peer, now);
+        BadCredential::Invalid
+    }
+
+    async fn prove(
+        &self,
+        secret: &TokenSecret,
+        hash: &TokenHash,
+    ) -> Result<Option<(Principal, Option<Timestamp>)>, StoreError> {
+        // All are compared, so that the time does not tell which one was near.
+        let mut found = None;
+        for token in &self.settings.tokens {
+            if token.hash.matches(hash) {
+                found = Some(token);
+            }
+        }
+        if let Some(token) = found {
+            let principal = Principal { name: token.name.clone(), anonymous: false, scopes: token.scopes.clone() };
+            return Ok(Some((principal, token.expires_at)));
+        }
+        let Some(id) = secret.id() else { return Ok(None) };
+        let Some(record) = self.ports.metadata.find_token(&id).await? else { return Ok(None) };
+        if !record.hash.matches(hash) {
+            return Ok(None);
+        }
+        let principal = Principal { name: record.name, anonymous: false, scopes: record.scopes };
+        Ok(Some((principal, record.expires_at)))
+    }
+
+    /// Who a stranger is: the server's setting, or that of a registry where it has one.
+    async fn anonymous(&self) -> Result<Principal, StoreError> {
+        let mut scopes = Vec::new();
+        let registries = self.known_registries().await?;
+        let own_settings = registries.iter().any(|registry| registry.settings.anonymous.is_some());
+        if !own_settings {
+            scopes.push(Scope { registry: None, pattern: Pattern::Any, actions: self.settings.anonymous.actions() });
+        } else {
+            scopes.extend(registries.iter().map(|registry| Scope {
+                registry: Some(registry.name.clone()),
+                pattern: Pattern::Any,
+                actions: registry.settings.anonymous.unwrap_or(self.settings.anonymous).actions(),
+            }));
+        }
+        scopes.retain(|scope| !scope.actions.is_empty());
+        Ok(Principal { name: "anonymous".to_owned(), anonymous: true, scopes })
+    }
+}
