@@ -1,1 +1,20 @@
-//! placeholder
+//! The HTTP edge of Foundry: everything between a socket and the use cases.
+//!
+//! [`serve`](serve::serve) accepts connections and hands each request, with its context, to an [`Application`]; what
+//! comes back is sent. The APIs (one folder each) are written on [`Request`], [`RequestBody`] and [`Response`] alone
+//! and know nothing of sockets.
+
+pub mod application;
+pub mod body;
+pub mod origin;
+pub mod request;
+pub mod request_body;
+pub mod request_id;
+pub mod response;
+
+pub use application::Application;
+pub use body::ResponseBody;
+pub use request::Request;
+pub use request_body::RequestBody;
+pub use request_id::RequestId;
+pub use response::Response;
