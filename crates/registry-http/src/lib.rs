@@ -4,13 +4,18 @@
 //! comes back is sent. The APIs (one folder each) are written on [`Request`], [`RequestBody`] and [`Response`] alone
 //! and know nothing of sockets.
 
+pub mod api_v1;
 pub mod application;
+pub mod auth;
 pub mod body;
+pub mod conditional;
 pub mod origin;
 pub mod request;
 pub mod request_body;
 pub mod request_id;
 pub mod response;
+pub mod router;
+pub mod v2;
 
 pub use application::Application;
 pub use body::ResponseBody;

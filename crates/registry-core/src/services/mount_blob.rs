@@ -2,6 +2,8 @@
 
 use super::{Services, UploadError};
 use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::permission::{Action, Principal};
 use crate::ports::metadata::blob_index::MountBlob;
 use crate::registry::Repository;
 
@@ -14,7 +16,27 @@ pub enum Mounted {
     No,
 }
 
+/// How many holders of a blob are looked at for one that the caller may read.
+const SOURCES_LIMIT: usize = 50;
+
 impl Services {
+    /// A repository that has the blob and that the principal may read; `None` when none is found soon.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    pub async fn find_mount_source(
+        &self,
+        principal: &Principal,
+        digest: &Digest,
+    ) -> Result<Option<Repository>, StoreError> {
+        let registries = self.known_registries().await?;
+        let holders = self.ports.metadata.repositories_with_blob(digest, SOURCES_LIMIT).await?;
+        Ok(holders.into_iter().find(|holder| {
+            let registry = registries.iter().find(|registry| registry.id == holder.registry);
+            registry.is_some_and(|registry| principal.may(Action::Pull, &registry.name, holder.name.as_str()))
+        }))
+    }
+
     /// Mounts `digest` from `from`, which the caller may read, into `to`.
     ///
     /// # Errors

@@ -68,6 +68,12 @@ pub trait BlobIndex: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<StoredBlob>, StoreError>;
 
+    /// At most `limit` repositories that have the blob, in no particular order: for a mount that names no source.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn repositories_with_blob(&self, digest: &Digest, limit: usize) -> Result<Vec<Repository>, StoreError>;
+
     /// Makes a blob of `from` visible in `to`, leased until `lease_until` (an earlier lease is prolonged, a reviewed
     /// membership stays reviewed).
     ///

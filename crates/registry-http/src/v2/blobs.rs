@@ -1,0 +1,79 @@
+//! `/v2/<name>/blobs/<digest>`
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use registry_core::digest::Digest;
+use registry_core::permission::Action;
+use registry_core::ports::metadata::blob_index::DeleteBlob;
+
+use super::error::{ErrorCode, OciError};
+use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
+use crate::body::ResponseBody;
+use crate::conditional::{Selected, head_for, select};
+use crate::request::Request;
+use crate::response::{Response, ResponseExt, empty};
+
+impl V2 {
+    pub(super) async fn read_blob(
+        &self,
+        request: &Request,
+        scoped: &Scoped,
+        digest: &str,
+    ) -> Result<Response, OciError> {
+        let digest = read_digest(digest)?;
+        let unknown = || OciError::not_found(ErrorCode::BlobUnknown, format!("the repository has no blob {digest}"));
+        let failed = |error| OciError::internal(&error, request.id());
+        let etag = format!("\"{digest}\"");
+        let repository = &scoped.resolved.repository;
+        if request.method() == Method::HEAD {
+            // For one who may push, "exists" must hold until the manifest comes.
+            let registry = &scoped.resolved.registry.name;
+            let for_push = scoped.principal.may(Action::Push, registry, repository.name.as_str());
+            let described = self.services.describe_blob(repository, &digest, for_push).await.map_err(failed)?;
+            let blob = described.ok_or_else(unknown)?;
+            let selected = select(request.method(), request.headers(), &etag, blob.size);
+            let (response, _) = head_for(&selected, request.method(), &etag, blob.size);
+            return Ok(blob_headers(response, &digest, &selected));
+        }
+        let reader = self.services.read_blob(repository, &digest).await.map_err(failed)?.ok_or_else(unknown)?;
+        let selected = select(request.method(), request.headers(), &etag, reader.size());
+        let (mut response, range) = head_for(&selected, request.method(), &etag, reader.size());
+        if let Some(range) = range {
+            *response.body_mut() = ResponseBody::blob(reader, range);
+        }
+        Ok(blob_headers(response, &digest, &selected))
+    }
+
+    pub(super) async fn delete_blob(
+        &self,
+        request: &Request,
+        scoped: &Scoped,
+        digest: &str,
+    ) -> Result<Response, OciError> {
+        let digest = read_digest(digest)?;
+        let deleted = self.services.delete_blob(&scoped.resolved.repository, &digest).await;
+        match deleted.map_err(|error| OciError::internal(&error, request.id()))? {
+            DeleteBlob::Deleted => Ok(empty(StatusCode::ACCEPTED).with_text(DOCKER_CONTENT_DIGEST, digest.as_str())),
+            DeleteBlob::Referenced => Err(OciError::new(
+                StatusCode::CONFLICT,
+                ErrorCode::Denied,
+                "a manifest of this repository names the blob: delete that first",
+            )),
+            DeleteBlob::Unknown => {
+                Err(OciError::not_found(ErrorCode::BlobUnknown, format!("the repository has no blob {digest}")))
+            }
+        }
+    }
+}
+
+fn blob_headers(response: Response, digest: &Digest, selected: &Selected) -> Response {
+    let response = response
+        .with_text(DOCKER_CONTENT_DIGEST, digest.as_str())
+        .with(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    match selected {
+        Selected::Whole | Selected::Part(_) => {
+            response.with(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+        }
+        _ => response,
+    }
+}
