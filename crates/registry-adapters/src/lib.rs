@@ -3,3 +3,4 @@
 pub mod blob;
 pub mod clock;
 pub mod entropy;
+pub mod sql;

@@ -58,7 +58,8 @@ pub trait GarbageStore: Send + Sync {
     /// [`StoreError`] when the store failed.
     async fn collect_blob(&self, digest: &Digest, now: Timestamp) -> Result<Option<CollectedBlob>, StoreError>;
 
-    /// What a collection with the same `due` would delete. Changes nothing.
+    /// What a collection (reviews of all that is due, then every candidate) with the same `due` would delete. Changes
+    /// nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.

@@ -88,7 +88,8 @@ pub struct TagEntry {
 pub trait ManifestStore: Send + Sync {
     /// Stores a manifest and points tags at it. The rows of the blobs that it names are locked first, in the order of
     /// digests, so that a review cannot drop one at the same time. Strict: all named blobs and children must be
-    /// there. Sent twice, the second changes nothing.
+    /// there, a child as a manifest or as a blob (BuildKit's cache index names layers as children, and they are
+    /// protected as layers are). Sent twice, the second changes nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
@@ -114,7 +115,8 @@ pub trait ManifestStore: Send + Sync {
         reference: &Reference,
     ) -> Result<Option<ManifestDescription>, StoreError>;
 
-    /// Deletes a manifest with all tags that point at it, and leases the blobs that it named until `lease_until`.
+    /// Deletes a manifest with all tags that point at it, and leases the blobs that it named until `lease_until` (a
+    /// longer lease stays).
     /// False when it is not there. Children and referrers stay.
     ///
     /// # Errors
@@ -134,7 +136,7 @@ pub trait ManifestStore: Send + Sync {
     async fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StoreError>;
 
     /// The next at most `limit` tags after `after` (which need not exist) in byte order; `None` when there is no
-    /// such repository.
+    /// such repository: it exists from its first upload, mount or manifest on.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.

@@ -28,7 +28,7 @@ pub enum CreateRegistry {
     Created(Registry),
     /// One of that name is there already; it is returned and unchanged.
     Exists(Registry),
-    /// The name is the first segment of a repository in the default registry.
+    /// The name, of an `oci` registry, is the first segment of a repository in the default registry.
     NameTaken,
 }
 
@@ -41,8 +41,8 @@ pub trait RegistryStore: Send + Sync {
     /// [`StoreError`] when the store failed.
     async fn registries(&self) -> Result<Vec<Registry>, StoreError>;
 
-    /// Makes a registry. Its name and the first segments in use in the default registry exclude each other: both are
-    /// rows of one table with one primary key.
+    /// Makes a registry. The name of an `oci` registry (the default one included) and the first segments in use in the
+    /// default registry exclude each other: both are rows of one table with one primary key.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.

@@ -141,14 +141,15 @@ pub trait UploadStore: Send + Sync {
     async fn tell_upload(&self, id: UploadId, now: Timestamp) -> Result<Option<UploadSession>, StoreError>;
 
     /// Records the last checkpoint and moves an open session to `finalising`, with a key reserved in the ledger: the
-    /// first candidate that has no row. Where a blob of this digest exists, commits at once instead.
+    /// first candidate that has no row. Where a blob of this digest exists, commits at once instead. Sent again by the
+    /// same writer with the same digest, it answers the same and changes nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     async fn seal_upload(&self, seal: SealUpload, now: Timestamp) -> Result<SealOutcome, StoreError>;
 
     /// Commits a `finalising` session whose object is at its key: the object `live`, the blob's row, the membership
-    /// with a lease until `lease_until` (or the package, version and file), the session `done`. Where a blob of this
+    /// with a lease until `lease_until` as a mount makes it (or the package, version and file), the session `done`. Where a blob of this
     /// digest has come meanwhile, that one is kept and this object doomed.
     ///
     /// # Errors
@@ -161,7 +162,7 @@ pub trait UploadStore: Send + Sync {
         now: Timestamp,
     ) -> Result<CommitOutcome, StoreError>;
 
-    /// Moves an open or finalising session to `ended` and dooms a reserved object. With `idle_before`, only when it
+    /// Moves an open or finalising session to `ended` and dooms a reserved object; `touched_at` stays. With `idle_before`, only when it
     /// was last touched before that, and a `done` one too. Returns the session as it was before; `None` when it is
     /// not there, or not to be ended. A session already ended is returned as it is.
     ///

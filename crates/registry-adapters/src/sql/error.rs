@@ -1,0 +1,121 @@
+//! What can go wrong between here and a database, and how the domain hears of it.
+
+use std::borrow::Cow;
+
+use registry_core::error::{StoreError, StoreErrorKind};
+
+/// A failure inside an intention; it becomes a [`StoreError`] where what was being done is known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The driver or the database.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A row holds what no version of this program writes.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The code of an intention panicked; nothing of it was kept.
+    #[error("the intention panicked")]
+    Panicked,
+    /// The store was closed.
+    #[error("the metadata store is closed")]
+    Closed,
+    /// The transaction that the intention shared with others could not be committed.
+    #[error(transparent)]
+    Group(std::sync::Arc<Failure>),
+}
+
+pub(super) type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// The kind that callers decide by.
+    pub(super) fn kind(&self) -> StoreErrorKind {
+        match self {
+            Failure::Database(error) => kind_of(error),
+            Failure::Unreadable(_) => StoreErrorKind::Corrupt,
+            Failure::Panicked => StoreErrorKind::Other,
+            Failure::Closed => StoreErrorKind::Unavailable,
+            Failure::Group(failure) => failure.kind(),
+        }
+    }
+
+    /// As the port reports it.
+    pub(super) fn while_doing(self, context: &'static str) -> StoreError {
+        StoreError::new(self.kind(), context, self)
+    }
+}
+
+fn kind_of(error: &sqlx::Error) -> StoreErrorKind {
+    match error {
+        sqlx::Error::Database(error) => error.code().and_then(sqlite_kind).unwrap_or(StoreErrorKind::Other),
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => StoreErrorKind::Full,
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            StoreErrorKind::Unavailable
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+            StoreErrorKind::Corrupt
+        }
+        _ => StoreErrorKind::Other,
+    }
+}
+
+/// The kind of an extended SQLite result code (<https://www.sqlite.org/rescode.html>).
+fn sqlite_kind(code: Cow<'_, str>) -> Option<StoreErrorKind> {
+    const SHARED_MEMORY_CANNOT_GROW: i32 = 4874;
+    let code: i32 = code.parse().ok()?;
+    Some(match (code, code & 0xff) {
+        // SQLITE_FULL; and the index of the write-ahead log, whose growth fails as an I/O error on a full disk.
+        (_, 13) | (SHARED_MEMORY_CANNOT_GROW, _) => StoreErrorKind::Full,
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, CANTOPEN, PROTOCOL
+        (_, 5 | 6 | 7 | 8 | 9 | 10 | 14 | 15) => StoreErrorKind::Unavailable,
+        // CORRUPT, NOTADB
+        (_, 11 | 26) => StoreErrorKind::Corrupt,
+        _ => StoreErrorKind::Other,
+    })
+}
+
+/// Whether another process holds the lock that was waited for (SQLITE_BUSY).
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_kinds() {
+        for (code, kind) in [
+            ("13", StoreErrorKind::Full),
+            ("4874", StoreErrorKind::Full),
+            ("5", StoreErrorKind::Unavailable),
+            ("261", StoreErrorKind::Unavailable),
+            ("778", StoreErrorKind::Unavailable),
+            ("14", StoreErrorKind::Unavailable),
+            ("11", StoreErrorKind::Corrupt),
+            ("267", StoreErrorKind::Corrupt),
+            ("26", StoreErrorKind::Corrupt),
+            ("787", StoreErrorKind::Other),
+        ] {
+            assert_eq!(sqlite_kind(code.into()), Some(kind), "{code}");
+        }
+        assert_eq!(sqlite_kind("40001".into()), Some(StoreErrorKind::Other));
+        assert_eq!(sqlite_kind("no number".into()), None);
+    }
+
+    #[test]
+    fn failures_have_kinds() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        for (failure, kind) in [
+            (Failure::Database(sqlx::Error::Io(full)), StoreErrorKind::Full),
+            (Failure::Database(sqlx::Error::WorkerCrashed), StoreErrorKind::Unavailable),
+            (Failure::Database(sqlx::Error::ColumnNotFound("x".into())), StoreErrorKind::Corrupt),
+            (Failure::Database(sqlx::Error::RowNotFound), StoreErrorKind::Other),
+            (Failure::Unreadable("a row".into()), StoreErrorKind::Corrupt),
+            (Failure::Panicked, StoreErrorKind::Other),
+            (Failure::Closed, StoreErrorKind::Unavailable),
+        ] {
+            assert_eq!(failure.while_doing("testing").kind, kind);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Manifests, tags and referrers.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::digest::Digest;
+use registry_core::error::StoreError;
+use registry_core::names::{Reference, Tag};
+use registry_core::ports::metadata::manifests::{
+    ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
+};
+use registry_core::ports::metadata::{ManifestStore, NameRange};
+use registry_core::registry::{References, RegistryId, Repository};
+use registry_core::time::Timestamp;
+
+use super::SqlMetadata;
+use super::database::Decision;
+use super::error::Result as SqlResult;
+use super::range::{self, Bounds};
+use super::registries::{create_repository, find_repository};
+use super::statement::{Connection, Row, Statement, list, sql};
+
+// CROSS JOIN fixes the order in which tables are visited: by name, then by what belongs to it.
+
+/// The statement that finds a manifest by tag or digest; the columns are the same.
+macro_rules! manifest_by {
+    ($repository:expr, $reference:expr, $columns:literal) => {
+        match $reference {
+            Reference::Tag(tag) => sql(concat!(
+                "SELECT ",
+                $columns,
+                " FROM repositories r CROSS JOIN tags t CROSS JOIN manifests m
+                  WHERE r.registry_id = $1 AND r.name = $2
+                    AND t.repository_id = r.id AND t.name = $3
+                    AND m.repository_id = t.repository_id AND m.digest = t.digest"
+            ))
+            .bind($repository.registry)
+            .bind(&$repository.name)
+            .bind(tag),
+            Reference::Digest(digest) => sql(concat!(
+                "SELECT ",
+                $columns,
+                " FROM repositories r CROSS JOIN manifests m
+                  WHERE r.registry_id = $1 AND r.name = $2
+                    AND m.repository_id = r.id AND m.digest = $3"
+            ))
+            .bind($repository.registry)
+            .bind(&$repository.name)
+            .bind(digest),
+        }
+    };
+}
+
+fn read_description(row: &Row) -> SqlResult<ManifestDescription> {
+    Ok(ManifestDescription {
+        digest: row.parse("digest")?,
+        media_type: row.get("media_type")?,
+        size: row.unsigned("size")?,
+    })
+}
+
+fn read_tag_entry(row: Row) -> SqlResult<TagEntry> {
+    Ok(TagEntry { repository: row.parse("repository")?, tag: row.parse("tag")?, digest: row.parse("digest")? })
+}
+
+/// What the manifest names that the repository does not have. A child may be there as a manifest or as a blob:
+/// BuildKit's cache index names layers as children.
+async fn missing(connection: &mut Connection, repository_id: i64, new: &NewManifest) -> SqlResult<Vec<Digest>> {
+    if new.facts.blobs.is_empty() && new.facts.children.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = sql("SELECT n.value AS digest FROM json_each($2) n
+         WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
+         UNION ALL
+         SELECT n.value AS digest FROM json_each($3) n
+         WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
+           AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = $1 AND m.digest = n.value)");
+    let statement = statement.bind(repository_id).bind(digests(&new.facts.blobs)).bind(digests(&new.facts.children));
+    connection.fetch_all(statement).await?.iter().map(|row| row.parse("digest")).collect()
+}
+
+fn digests(digests: &[Digest]) -> String {
+    list(digests.iter().map(Digest::as_str))
+}
+
+async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp)) -> SqlResult<Decision<PutManifest>> {
+    let Repository { registry, name } = &new.repository;
+    let row = match find_repository(connection, *registry, name).await? {
+        Some(row) => row,
+        None => match create_repository(connection, *registry, name, *now).await? {
+            Some(row) => row,
+            None => return Ok(Decision::Rollback(PutManifest::NameTaken)),
+        },
+    };
+    if new.references == References::Strict {
+        let missing = missing(connection, row.id, new).await?;
+        if !missing.is_empty() {
+            return Ok(Decision::Rollback(PutManifest::Missing(missing)));
+        }
+    }
+    let insert = sql("INSERT INTO manifests
+             (repository_id, digest, media_type, artifact_type, subject, size, pushed_at, annotations, content)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (repository_id, digest) DO UPDATE SET digest = excluded.digest
+         RETURNING id")
+    .bind(row.id)
+    .bind(&new.digest)
+    .bind(&new.facts.media_type)
+    .bind(&new.facts.artifact_type)
+    .bind(new.facts.subject.as_ref())
+    .bind(new.content.len())
+    .bind(*now)
+    .bind(&new.facts.annotations)
+    .bind(&new.content[..]);
+    let manifest_id: i64 = connection.fetch_one(insert).await?.get("id")?;
+
+    let mut named: Vec<&str> = new.facts.blobs.iter().chain(&new.facts.children).map(Digest::as_str).collect();
+    if !named.is_empty() {
+        named.sort_unstable();
+        named.dedup();
+        // A row that is there belongs to this manifest, whose row is locked by the insert above.
+        let refer = sql("INSERT INTO manifest_references (repository_id, digest, manifest_id)
+             SELECT $1, n.value, $2 FROM json_each($3) n WHERE 1 = 1
+             ON CONFLICT (repository_id, digest, manifest_id) DO NOTHING");
+        connection.execute(refer.bind(row.id).bind(manifest_id).bind(list(named))).await?;
+    }
+    if !new.tags.is_empty() {
+        let mut tags: Vec<&str> = new.tags.iter().map(Tag::as_str).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        let tag = sql("INSERT INTO tags (repository_id, name, digest, updated_at)
+             SELECT $1, n.value, $2, $3 FROM json_each($4) n WHERE 1 = 1
+             ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at
+             WHERE tags.digest <> excluded.digest");
+        connection.execute(tag.bind(row.id).bind(&new.digest).bind(*now).bind(list(tags))).await?;
+    }
+    if !row.listed {
+        connection.execute(sql("UPDATE repositories SET listed = 1 WHERE id = $1").bind(row.id)).await?;
+    }
+    Ok(Decision::Commit(PutManifest::Stored))
+}
+
+async fn delete(
+    connection: &mut Connection,
+    (repository, digest, lease_until): &(Repository, Digest, Timestamp),
+) -> SqlResult<Decision<bool>> {
+    let find = sql("SELECT m.repository_id, m.id FROM repositories r CROSS JOIN manifests m
+         WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.digest = $3");
+    let find = find.bind(repository.registry).bind(&repository.name).bind(digest);
+    let Some(row) = connection.fetch_optional(find).await? else {
+        return Ok(Decision::Commit(false));
+    };
+    let (repository_id, manifest_id) = (row.get::<i64>("repository_id")?, row.get::<i64>("id")?);
+    // A comparison with NULL is not true, so a reviewed membership gets the lease.
+    let lease =
+        sql("UPDATE repository_blobs SET leased_until = CASE WHEN leased_until > $3 THEN leased_until ELSE $3 END
+         WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifest_references WHERE manifest_id = $2)");
+    connection.execute(lease.bind(repository_id).bind(manifest_id).bind(*lease_until)).await?;
+    let untag = sql("DELETE FROM tags WHERE repository_id = $1 AND digest = $2");
+    connection.execute(untag.bind(repository_id).bind(digest)).await?;
+    // Its references go with it.
+    connection.execute(sql("DELETE FROM manifests WHERE id = $1").bind(manifest_id)).await?;
+    let unlist = sql("UPDATE repositories SET listed = 0 WHERE id = $1
+           AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = $1)");
+    connection.execute(unlist.bind(repository_id)).await?;
+    Ok(Decision::Commit(true))
+}
+
+async fn delete_tag(connection: &mut Connection, (repository, tag): &(Repository, Tag)) -> SqlResult<Decision<bool>> {
+    let delete = sql("DELETE FROM tags
+         WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3");
+    let delete = delete.bind(repository.registry).bind(&repository.name).bind(tag);
+    Ok(Decision::Commit(connection.execute(delete).await? > 0))
+}
+
+async fn page_of_all_tags(
+    connection: &mut Connection,
+    registry: RegistryId,
+    mut range: NameRange,
+    after: Option<(&str, &str)>,
+    limit: usize,
+) -> SqlResult<Vec<TagEntry>> {
+    let mut entries = Vec::new();
+    range.after = None;
+    if let Some((repository, tag)) = after {
+        // The rest of the repository in which the page before ended, if it is among those asked for.
+        if Bounds::of(&range).contain(repository) {
+            let rest = sql("SELECT r.name AS repository, t.name AS tag, t.digest
+                 FROM repositories r CROSS JOIN tags t
+                 WHERE r.registry_id = $1 AND r.name = $2 AND t.repository_id = r.id AND t.name > $3
+                 ORDER BY t.name LIMIT $4");
+            let rest = rest.bind(registry).bind(repository).bind(range::after(Some(tag))).bind(limit);
+            for row in connection.fetch_all(rest).await? {
+                entries.push(read_tag_entry(row)?);
+            }
+        }
+        range.after = Some(repository.to_owned());
+    }
+    if entries.len() < limit {
+        let rest = sql("SELECT r.name AS repository, t.name AS tag, t.digest
+             FROM repositories r CROSS JOIN tags t
+             WHERE r.registry_id = $1 AND r.listed = 1
+               AND r.name >= $2 AND (r.name > $2 OR $3 = 1) AND r.name <= $4 AND (r.name < $4 OR $5 = 1)
+               AND t.repository_id = r.id
+             ORDER BY r.name, t.name LIMIT $6");
+        let rest = Bounds::of(&range).bind_to(rest.bind(registry)).bind(limit - entries.len());
+        for row in connection.fetch_all(rest).await? {
+            entries.push(read_tag_entry(row)?);
+        }
+    }
+    Ok(entries)
+}
+
+fn referrers_page(
+    repository: &Repository,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    after: Option<&str>,
+    limit: usize,
+) -> Statement {
+    let statement = match artifact_type {
+        None => sql("SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations
+             FROM repositories r CROSS JOIN manifests m
+             WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.subject = $3 AND m.digest > $4
+             ORDER BY m.digest LIMIT $5"),
+        Some(_) => sql("SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations
+             FROM repositories r CROSS JOIN manifests m
+             WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.subject = $3 AND m.digest > $4
+               AND m.artifact_type = $6
+             ORDER BY m.digest LIMIT $5"),
+    };
+    let statement = statement.bind(repository.registry).bind(&repository.name).bind(subject);
+    let statement = statement.bind(range::after(after)).bind(limit);
+    match artifact_type {
+        Some(artifact_type) => statement.bind(artifact_type),
+        None => statement,
+    }
+}
+
+#[async_trait]
+impl ManifestStore for SqlMetadata {
+    async fn put_manifest(&self, new: NewManifest, now: Timestamp) -> Result<PutManifest, StoreError> {
+        self.database
+            .write("storing a manifest", (new, now), |connection, input| Box::pin(put(connection, input)))
+            .await
+    }
+
+    async fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<StoredManifest>, StoreError> {
+        let statement = manifest_by!(repository, reference, "m.digest, m.media_type, m.content");
+        self.database
+            .fetch_optional("finding a manifest", statement, |row| {
+                Ok(StoredManifest {
+                    digest: row.parse("digest")?,
+                    media_type: row.get("media_type")?,
+                    content: Bytes::from(row.get::<Vec<u8>>("content")?),
+                })
+            })
+            .await
+    }
+
+    async fn describe_manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<ManifestDescription>, StoreError> {
+        let statement = manifest_by!(repository, reference, "m.digest, m.media_type, m.size");
+        self.database.fetch_optional("describing a manifest", statement, |row| read_description(&row)).await
+    }
+
+    async fn delete_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        lease_until: Timestamp,
+        _now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let input = (repository.clone(), digest.clone(), lease_until);
+        self.database.write("deleting a manifest", input, |connection, input| Box::pin(delete(connection, input))).await
+    }
+
+    async fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StoreError> {
+        let input = (repository.clone(), tag.clone());
+        self.database.write("deleting a tag", input, |connection, input| Box::pin(delete_tag(connection, input))).await
+    }
+
+    async fn tags(
+        &self,
+        repository: &Repository,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Tag>>, StoreError> {
+        let page = sql("SELECT t.name FROM repositories r CROSS JOIN tags t
+             WHERE r.registry_id = $1 AND r.name = $2 AND t.repository_id = r.id AND t.name > $3
+             ORDER BY t.name LIMIT $4")
+        .bind(repository.registry)
+        .bind(&repository.name)
+        .bind(range::after(after))
+        .bind(limit);
+        let tags: Vec<Tag> = self.database.fetch_all("listing tags", page, |row| row.parse("name")).await?;
+        if !tags.is_empty() {
+            return Ok(Some(tags));
+        }
+        let exists = sql("SELECT id FROM repositories WHERE registry_id = $1 AND name = $2");
+        let exists = exists.bind(repository.registry).bind(&repository.name);
+        self.database.fetch_optional("listing tags", exists, |_| Ok(Vec::new())).await
+    }
+
+    async fn all_tags(
+        &self,
+        registry: RegistryId,
+        range: &NameRange,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<TagEntry>, StoreError> {
+        let range = range.clone();
+        let after = after.map(|(repository, tag)| (repository.to_owned(), tag.to_owned()));
+        self.database
+            .read("listing all tags", |connection| {
+                Box::pin(async move {
+                    let after = after.as_ref().map(|(repository, tag)| (repository.as_str(), tag.as_str()));
+                    page_of_all_tags(connection, registry, range, after, limit).await
+                })
+            })
+            .await
+    }
+
+    async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Referrer>, StoreError> {
+        let statement = referrers_page(repository, subject, artifact_type, after, limit);
+        self.database
+            .fetch_all("listing referrers", statement, |row| {
+                Ok(Referrer {
+                    manifest: read_description(&row)?,
+                    artifact_type: row.get("artifact_type")?,
+                    annotations: row.get("annotations")?,
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,505 @@
+//! Upload sessions.
+
+use async_trait::async_trait;
+use registry_core::digest::Digest;
+use registry_core::error::StoreError;
+use registry_core::names::PackageName;
+use registry_core::package::ArtifactDescription;
+use registry_core::ports::blob_store::{KeyCandidates, ObjectKey};
+use registry_core::ports::metadata::UploadStore;
+use registry_core::ports::metadata::uploads::{
+    BeginWrite, CheckpointStep, CommitOutcome, CreateUpload, NewUpload, SealOutcome, SealUpload, WriteStart,
+};
+use registry_core::registry::RegistryId;
+use registry_core::time::Timestamp;
+use registry_core::upload::{Checkpoint, Epoch, StagingState, UploadId, UploadSession, UploadState, UploadTarget};
+
+use super::SqlMetadata;
+use super::blob_index::lease_blob;
+use super::database::Decision;
+use super::error::Result as SqlResult;
+use super::ledger::doom_object;
+use super::packages::{publish_version, version_exists};
+use super::registries::{create_repository, find_repository};
+use super::statement::{Connection, Row, Statement, sql, unreadable};
+
+/// The columns that [`read_session`] reads.
+macro_rules! session {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            " id, registry_id, name, description, state, epoch, durable_offset, durable_hashes, \
+             durable_staging, told_offset, told_hashes, told_staging, final_digest, final_size, object_key, touched_at ",
+            $after
+        )
+    };
+}
+
+fn read_session(row: Row) -> SqlResult<UploadSession> {
+    let registry = RegistryId(row.get("registry_id")?);
+    let target = match row.get::<Option<String>>("description")? {
+        Some(text) => UploadTarget::Version {
+            registry,
+            package: row.parse("name")?,
+            description: serde_json::from_str(&text).map_err(|error| unreadable("description", error))?,
+        },
+        None => UploadTarget::Repository { registry, repository: row.parse("name")? },
+    };
+    let state = match row.get::<i64>("state")? {
+        0 => UploadState::Open,
+        1 => UploadState::Finalising {
+            digest: row.parse("final_digest")?,
+            size: row.unsigned("final_size")?,
+            key: row.key("object_key")?,
+        },
+        2 => UploadState::Done { digest: row.parse("final_digest")? },
+        3 => UploadState::Ended,
+        other => return Err(unreadable("state", other)),
+    };
+    let id: Vec<u8> = row.get("id")?;
+    Ok(UploadSession {
+        id: UploadId::from_bytes(&id).ok_or_else(|| unreadable("id", "an identity of another length"))?,
+        target,
+        state,
+        epoch: Epoch(row.get("epoch")?),
+        durable: Checkpoint {
+            offset: row.unsigned("durable_offset")?,
+            hashes: row.get("durable_hashes")?,
+            staging: StagingState(row.get("durable_staging")?),
+        },
+        told: Checkpoint {
+            offset: row.unsigned("told_offset")?,
+            hashes: row.get("told_hashes")?,
+            staging: StagingState(row.get("told_staging")?),
+        },
+        touched_at: row.time("touched_at")?,
+    })
+}
+
+fn find(id: UploadId) -> Statement {
+    sql(session!("SELECT", "FROM uploads WHERE id = $1")).bind(id)
+}
+
+async fn find_session(connection: &mut Connection, id: UploadId) -> SqlResult<Option<UploadSession>> {
+    let row = connection.fetch_optional(find(id)).await?;
+    row.map(read_session).transpose()
+}
+
+async fn create(connection: &mut Connection, (new, now): &(NewUpload, Timestamp)) -> SqlResult<Decision<CreateUpload>> {
+    let (repository_id, description) = match &new.target {
+        UploadTarget::Repository { registry, repository } => {
+            let row = match find_repository(connection, *registry, repository).await? {
+                Some(row) => row,
+                None => match create_repository(connection, *registry, repository, *now).await? {
+                    Some(row) => row,
+                    None => return Ok(Decision::Rollback(CreateUpload::NameTaken)),
+                },
+            };
+            (Some(row.id), None)
+        }
+        UploadTarget::Version { description, .. } => {
+            (None, Some(serde_json::to_string(description).expect("a description is a document")))
+        }
+    };
+    let epoch = Epoch(i64::from(new.writing));
+    let insert = sql("INSERT INTO uploads (id, registry_id, repository_id, name, description, state, epoch,
+             durable_offset, durable_hashes, durable_staging, told_offset, told_hashes, told_staging, touched_at)
+         VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $7, $8, $9, $10)")
+    .bind(new.id)
+    .bind(new.target.registry())
+    .bind(repository_id)
+    .bind(new.target.name())
+    .bind(description)
+    .bind(epoch.0)
+    .bind(new.start.offset)
+    .bind(new.start.hashes.as_slice())
+    .bind(&new.start.staging.0)
+    .bind(*now);
+    connection.execute(insert).await?;
+    Ok(Decision::Commit(CreateUpload::Created(UploadSession {
+        id: new.id,
+        target: new.target.clone(),
+        state: UploadState::Open,
+        epoch,
+        durable: new.start.clone(),
+        told: new.start.clone(),
+        touched_at: *now,
+    })))
+}
+
+async fn begin_write(
+    connection: &mut Connection,
+    (id, start, now): &(UploadId, WriteStart, Timestamp),
+) -> SqlResult<Decision<BeginWrite>> {
+    let begin = match start {
+        WriteStart::AtTold => sql(session!(
+            "UPDATE uploads SET epoch = epoch + 1, durable_offset = told_offset, durable_hashes = told_hashes,
+                 durable_staging = told_staging, touched_at = $2
+             WHERE id = $1 AND state = 0 RETURNING",
+            ""
+        ))
+        .bind(*id)
+        .bind(*now),
+        WriteStart::At(offset) => sql(session!(
+            "UPDATE uploads SET epoch = epoch + 1, touched_at = $2
+             WHERE id = $1 AND state = 0 AND durable_offset = $3 RETURNING",
+            ""
+        ))
+        .bind(*id)
+        .bind(*now)
+        .bind(*offset),
+    };
+    if let Some(row) = connection.fetch_optional(begin).await? {
+        return Ok(Decision::Commit(BeginWrite::Started(read_session(row)?)));
+    }
+    if let Some(row) = connection.fetch_optional(tell_durable(*id, *now)).await? {
+        return Ok(Decision::Commit(BeginWrite::OutOfOrder(read_session(row)?)));
+    }
+    let session = find_session(connection, *id).await?;
+    Ok(Decision::Commit(session.map_or(BeginWrite::Unknown, BeginWrite::NotOpen)))
+}
+
+/// Makes `told` what is durable, of an open session.
+fn tell_durable(id: UploadId, now: Timestamp) -> Statement {
+    sql(session!(
+        "UPDATE uploads SET told_offset = durable_offset, told_hashes = durable_hashes,
+             told_staging = durable_staging, touched_at = $2
+         WHERE id = $1 AND state = 0 RETURNING",
+        ""
+    ))
+    .bind(id)
+    .bind(now)
+}
+
+/// Binds `$1` to `$8` of the statements that record a checkpoint.
+fn bind_step(statement: Statement, step: &CheckpointStep, now: Timestamp) -> Statement {
+    statement
+        .bind(step.id)
+        .bind(step.epoch.0)
+        .bind(step.from)
+        .bind(step.to.offset)
+        .bind(step.to.hashes.as_slice())
+        .bind(&step.to.staging.0)
+        .bind(step.tell)
+        .bind(now)
+}
+
+/// The assignments and the condition of a checkpoint, with more assignments between them.
+macro_rules! checkpoint {
+    ($more:literal, $returning:literal) => {
+        concat!(
+            "UPDATE uploads SET durable_offset = $4, durable_hashes = $5, durable_staging = $6,
+                 told_offset = CASE WHEN $7 = 1 THEN $4 ELSE told_offset END,
+                 told_hashes = CASE WHEN $7 = 1 THEN $5 ELSE told_hashes END,
+                 told_staging = CASE WHEN $7 = 1 THEN $6 ELSE told_staging END,
+                 touched_at = $8",
+            $more,
+            " WHERE id = $1 AND state = 0 AND epoch = $2 AND durable_offset = $3",
+            $returning
+        )
+    };
+}
+
+async fn checkpoint(
+    connection: &mut Connection,
+    (step, now): &(CheckpointStep, Timestamp),
+) -> SqlResult<Decision<bool>> {
+    let recorded = connection.execute(bind_step(sql(checkpoint!("", "")), step, *now)).await?;
+    Ok(Decision::Commit(recorded > 0))
+}
+
+async fn tell(
+    connection: &mut Connection,
+    (id, now): &(UploadId, Timestamp),
+) -> SqlResult<Decision<Option<UploadSession>>> {
+    if let Some(row) = connection.fetch_optional(tell_durable(*id, *now)).await? {
+        return Ok(Decision::Commit(Some(read_session(row)?)));
+    }
+    Ok(Decision::Commit(find_session(connection, *id).await?))
+}
+
+async fn seal(connection: &mut Connection, (seal, now): &(SealUpload, Timestamp)) -> SqlResult<Decision<SealOutcome>> {
+    let reserved = match reserve_plain_key(connection, seal, *now).await? {
+        Some(key) => key,
+        None => {
+            let stored = sql("SELECT digest FROM blobs WHERE digest = $1").bind(&seal.digest);
+            if connection.fetch_optional(stored).await?.is_some() {
+                return commit_at_once(connection, seal, *now).await;
+            }
+            reserve_next_key(connection, &seal.candidates, *now).await?
+        }
+    };
+    let finalise = sql(checkpoint!(", state = 1, final_digest = $9, final_size = $4, object_key = $10", ""));
+    let finalise = bind_step(finalise, &seal.step, *now).bind(&seal.digest).bind(&reserved);
+    if connection.execute(finalise).await? == 0 {
+        return Ok(Decision::Rollback(sealed_before(connection, seal).await?));
+    }
+    Ok(Decision::Commit(SealOutcome::Publish(reserved)))
+}
+
+/// Reserves the first candidate, unless it has a row or a blob of this digest is stored: the usual case in one
+/// statement.
+async fn reserve_plain_key(
+    connection: &mut Connection,
+    seal: &SealUpload,
+    now: Timestamp,
+) -> SqlResult<Option<ObjectKey>> {
+    let plain = seal.candidates.nth(0);
+    let reserve = sql("INSERT INTO objects (key, state, since)
+         SELECT $1, 0, $2 WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE digest = $3)
+         ON CONFLICT (key) DO NOTHING");
+    let reserved = connection.execute(reserve.bind(&plain).bind(now).bind(&seal.digest)).await?;
+    Ok((reserved > 0).then_some(plain))
+}
+
+/// Reserves the first of the later candidates that has no row.
+async fn reserve_next_key(
+    connection: &mut Connection,
+    candidates: &KeyCandidates,
+    now: Timestamp,
+) -> SqlResult<ObjectKey> {
+    let mut number = 0;
+    loop {
+        let key = candidates.nth(number);
+        let reserve = sql("INSERT INTO objects (key, state, since) VALUES ($1, 0, $2) ON CONFLICT (key) DO NOTHING");
+        if connection.execute(reserve.bind(&key).bind(now)).await? > 0 {
+            return Ok(key);
+        }
+        number += 1;
+    }
+}
+
+/// The bytes are stored already: the session is done with the checkpoint that would have finalised it.
+async fn commit_at_once(
+    connection: &mut Connection,
+    seal: &SealUpload,
+    now: Timestamp,
+) -> SqlResult<Decision<SealOutcome>> {
+    let finish = sql(checkpoint!(
+        ", state = 2, final_digest = $9, final_size = $4",
+        " RETURNING repository_id, registry_id, name, description"
+    ));
+    let finish = bind_step(finish, &seal.step, now).bind(&seal.digest);
+    let Some(row) = connection.fetch_optional(finish).await? else {
+        return Ok(Decision::Commit(sealed_before(connection, seal).await?));
+    };
+    let destination = Destination::read(&row)?;
+    if destination.is_taken(connection).await? {
+        end(connection, seal.step.id).await?;
+        return Ok(Decision::Commit(SealOutcome::AlreadyStored(CommitOutcome::VersionExists)));
+    }
+    destination.refer(connection, (&seal.digest, seal.step.to.offset), seal.lease_until, now).await?;
+    Ok(Decision::Commit(SealOutcome::AlreadyStored(CommitOutcome::Committed)))
+}
+
+/// The answer when the session is not as the writer left it: the former answer, where the same writer has sealed it
+/// with the same digest before.
+async fn sealed_before(connection: &mut Connection, seal: &SealUpload) -> SqlResult<SealOutcome> {
+    let Some(session) = find_session(connection, seal.step.id).await? else {
+        return Ok(SealOutcome::Superseded);
+    };
+    if session.epoch != seal.step.epoch || session.durable.offset != seal.step.to.offset {
+        return Ok(SealOutcome::Superseded);
+    }
+    Ok(match session.state {
+        UploadState::Finalising { digest, key, .. } if digest == seal.digest => SealOutcome::Publish(key),
+        UploadState::Done { digest } if digest == seal.digest => SealOutcome::AlreadyStored(CommitOutcome::Committed),
+        _ => SealOutcome::Superseded,
+    })
+}
+
+/// What will refer to the blob.
+enum Destination {
+    Repository(i64),
+    Version(RegistryId, PackageName, ArtifactDescription),
+}
+
+impl Destination {
+    fn read(row: &Row) -> SqlResult<Self> {
+        if let Some(repository_id) = row.get::<Option<i64>>("repository_id")? {
+            return Ok(Destination::Repository(repository_id));
+        }
+        let description: String = row.get("description")?;
+        Ok(Destination::Version(
+            RegistryId(row.get("registry_id")?),
+            row.parse("name")?,
+            serde_json::from_str(&description).map_err(|error| unreadable("description", error))?,
+        ))
+    }
+
+    /// Whether it is a version that exists.
+    async fn is_taken(&self, connection: &mut Connection) -> SqlResult<bool> {
+        match self {
+            Destination::Version(registry, package, description) => {
+                version_exists(connection, *registry, package, &description.version).await
+            }
+            Destination::Repository(_) => Ok(false),
+        }
+    }
+
+    /// Makes the stored blob visible there.
+    async fn refer(
+        &self,
+        connection: &mut Connection,
+        (digest, size): (&Digest, u64),
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> SqlResult<()> {
+        match self {
+            Destination::Repository(repository_id) => lease_blob(connection, *repository_id, digest, lease_until).await,
+            Destination::Version(registry, package, description) => {
+                publish_version(connection, (*registry, package), description, (digest, size), now).await
+            }
+        }
+    }
+}
+
+async fn end(connection: &mut Connection, id: UploadId) -> SqlResult<()> {
+    connection.execute(sql("UPDATE uploads SET state = 3 WHERE id = $1").bind(id)).await?;
+    Ok(())
+}
+
+async fn commit(
+    connection: &mut Connection,
+    (id, digest, lease_until, now): &(UploadId, Digest, Timestamp, Timestamp),
+) -> SqlResult<Decision<CommitOutcome>> {
+    let finish = sql("UPDATE uploads SET state = 2, touched_at = $3
+         WHERE id = $1 AND state = 1 AND final_digest = $2
+         RETURNING final_size, object_key, repository_id, registry_id, name, description");
+    let Some(row) = connection.fetch_optional(finish.bind(*id).bind(digest).bind(*now)).await? else {
+        let done = sql("SELECT state FROM uploads WHERE id = $1 AND state = 2 AND final_digest = $2");
+        let done = connection.fetch_optional(done.bind(*id).bind(digest)).await?.is_some();
+        return Ok(Decision::Commit(if done { CommitOutcome::Committed } else { CommitOutcome::Superseded }));
+    };
+    let (size, key) = (row.unsigned("final_size")?, row.key("object_key")?);
+    let destination = Destination::read(&row)?;
+    if destination.is_taken(connection).await? {
+        end(connection, *id).await?;
+        doom_object(connection, &key, *now).await?;
+        return Ok(Decision::Commit(CommitOutcome::VersionExists));
+    }
+    let store = sql("INSERT INTO blobs (digest, size, object_key, created_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest RETURNING object_key");
+    let stored = connection.fetch_one(store.bind(digest).bind(size).bind(&key).bind(*now)).await?;
+    if stored.key("object_key")? == key {
+        let live = sql("UPDATE objects SET state = 1, since = $2 WHERE key = $1").bind(&key).bind(*now);
+        connection.execute(live).await?;
+    } else {
+        doom_object(connection, &key, *now).await?;
+    }
+    destination.refer(connection, (digest, size), *lease_until, *now).await?;
+    Ok(Decision::Commit(CommitOutcome::Committed))
+}
+
+async fn end_upload(
+    connection: &mut Connection,
+    (id, idle_before, now): &(UploadId, Option<Timestamp>, Timestamp),
+) -> SqlResult<Decision<Option<UploadSession>>> {
+    let Some(session) = find_session(connection, *id).await? else {
+        return Ok(Decision::Commit(None));
+    };
+    let idle = idle_before.map(|idle_before| session.touched_at < idle_before);
+    match (&session.state, idle) {
+        (UploadState::Ended, _) => return Ok(Decision::Commit(Some(session))),
+        (_, Some(false)) | (UploadState::Done { .. }, None) => return Ok(Decision::Commit(None)),
+        (UploadState::Open | UploadState::Done { .. }, _) => {}
+        (UploadState::Finalising { key, .. }, _) => doom_object(connection, key, *now).await?,
+    }
+    end(connection, *id).await?;
+    Ok(Decision::Commit(Some(session)))
+}
+
+#[async_trait]
+impl UploadStore for SqlMetadata {
+    async fn create_upload(&self, new: NewUpload, now: Timestamp) -> Result<CreateUpload, StoreError> {
+        self.database
+            .write("making an upload", (new, now), |connection, input| Box::pin(create(connection, input)))
+            .await
+    }
+
+    async fn find_upload(&self, id: UploadId) -> Result<Option<UploadSession>, StoreError> {
+        self.database.fetch_optional("reading an upload", find(id), read_session).await
+    }
+
+    async fn begin_write(&self, id: UploadId, start: WriteStart, now: Timestamp) -> Result<BeginWrite, StoreError> {
+        self.database
+            .write("beginning to write an upload", (id, start, now), |connection, input| {
+                Box::pin(begin_write(connection, input))
+            })
+            .await
+    }
+
+    async fn checkpoint_upload(&self, step: CheckpointStep, now: Timestamp) -> Result<bool, StoreError> {
+        self.database
+            .write("recording an upload's offset", (step, now), |connection, input| {
+                Box::pin(checkpoint(connection, input))
+            })
+            .await
+    }
+
+    async fn tell_upload(&self, id: UploadId, now: Timestamp) -> Result<Option<UploadSession>, StoreError> {
+        self.database
+            .write("noting what a client is told", (id, now), |connection, input| Box::pin(tell(connection, input)))
+            .await
+    }
+
+    async fn seal_upload(&self, seal_upload: SealUpload, now: Timestamp) -> Result<SealOutcome, StoreError> {
+        self.database
+            .write("finalising an upload", (seal_upload, now), |connection, input| Box::pin(seal(connection, input)))
+            .await
+    }
+
+    async fn commit_upload(
+        &self,
+        id: UploadId,
+        digest: &Digest,
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<CommitOutcome, StoreError> {
+        let input = (id, digest.clone(), lease_until, now);
+        self.database
+            .write("committing an upload", input, |connection, input| Box::pin(commit(connection, input)))
+            .await
+    }
+
+    async fn end_upload(
+        &self,
+        id: UploadId,
+        idle_before: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Option<UploadSession>, StoreError> {
+        self.database
+            .write("ending an upload", (id, idle_before, now), |connection, input| {
+                Box::pin(end_upload(connection, input))
+            })
+            .await
+    }
+
+    async fn remove_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        self.database
+            .write("removing an upload", id, |connection, id| {
+                Box::pin(async move {
+                    connection.execute(sql("DELETE FROM uploads WHERE id = $1 AND state = 3").bind(*id)).await?;
+                    Ok(Decision::Commit(()))
+                })
+            })
+            .await
+    }
+
+    async fn idle_uploads(&self, idle_before: Timestamp, limit: usize) -> Result<Vec<UploadId>, StoreError> {
+        let statement = sql("SELECT id, touched_at FROM
+                 (SELECT id, touched_at FROM uploads WHERE touched_at < $1 ORDER BY touched_at LIMIT $2)
+             UNION
+             SELECT id, touched_at FROM
+                 (SELECT id, touched_at FROM uploads WHERE state = 3 ORDER BY touched_at LIMIT $2)
+             ORDER BY touched_at, id LIMIT $2")
+        .bind(idle_before)
+        .bind(limit);
+        self.database
+            .fetch_all("looking for idle uploads", statement, |row| {
+                let id: Vec<u8> = row.get("id")?;
+                UploadId::from_bytes(&id).ok_or_else(|| unreadable("id", "an identity of another length"))
+            })
+            .await
+    }
+}
