@@ -53,6 +53,14 @@ impl ResponseBody {
         Self(if range.is_empty() { Kind::Empty } else { Kind::Blob { reader, range } })
     }
 
+    /// The blob and the range that are to be sent, if it is that, and untouched.
+    pub(crate) fn as_blob(&self) -> Option<(&Arc<dyn BlobReader>, Range<u64>)> {
+        match &self.0 {
+            Kind::Blob { reader, range } => Some((reader, range.clone())),
+            _ => None,
+        }
+    }
+
     /// How many bytes are still to come.
     pub fn remaining(&self) -> u64 {
         match &self.0 {

@@ -4,18 +4,31 @@
 //! comes back is sent. The APIs (one folder each) are written on [`Request`], [`RequestBody`] and [`Response`] alone
 //! and know nothing of sockets.
 
+pub mod access_log;
+mod activity;
 pub mod api_v1;
 pub mod application;
 pub mod auth;
 pub mod body;
 pub mod conditional;
+mod connection;
+mod driver;
+mod exchange;
+pub mod health;
+pub mod limits;
+pub mod metrics;
+pub mod operations;
 pub mod origin;
 pub mod request;
 pub mod request_body;
 pub mod request_id;
 pub mod response;
 pub mod router;
+mod sendfile;
+pub mod serve;
+pub mod tls;
 pub mod v2;
+mod wire_body;
 
 pub use application::Application;
 pub use body::ResponseBody;

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,9 +16,17 @@ use hyper::body::Incoming;
 use registry_core::services::BodyError;
 use tokio::time::{Instant, Sleep};
 
+use crate::exchange::Exchange;
+
 /// While it waits for a client, a body wants at least this many bytes within each idle timeout, so that a stranger
 /// who sends one byte a minute holds nothing for long.
 const LEAST_PROGRESS_BYTES: u64 = 1024;
+
+/// How much of a body that nobody wants is read so that its connection can be used again.
+const DRAIN_LIMIT_BYTES: u64 = 256 * 1024;
+
+/// How long that may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a request, read once, in order, with back-pressure: what is not read is not received.
 ///
@@ -31,11 +40,12 @@ pub struct RequestBody {
     content_length: Option<u64>,
     received: u64,
     limit: u64,
+    failed: bool,
     patience: Patience,
 }
 
 enum Source {
-    Incoming(Box<Incoming>),
+    Incoming { incoming: Incoming, exchange: Arc<Exchange> },
     Pieces(VecDeque<Result<Bytes, BodyError>>),
     Ended,
 }
@@ -50,7 +60,7 @@ impl RequestBody {
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let length = bytes.len() as u64;
-        Self { content_length: Some(length), ..Self::from_pieces([Ok(bytes)]) }
+        Self::new(Source::Pieces([Ok(bytes)].into()), Some(length), Duration::MAX)
     }
 
     /// These pieces in this order, with no length announced; an error ends the body.
@@ -59,14 +69,20 @@ impl RequestBody {
     }
 
     /// The body that arrives on a connection; it gives up when the client sends next to nothing for `idle_timeout`.
-    pub(crate) fn incoming(incoming: Incoming, idle_timeout: Duration) -> Self {
+    pub(crate) fn incoming(incoming: Incoming, exchange: Arc<Exchange>, idle_timeout: Duration) -> Self {
         let content_length = incoming.size_hint().exact();
-        let source = if incoming.is_end_stream() { Source::Ended } else { Source::Incoming(Box::new(incoming)) };
+        let source = if incoming.is_end_stream() {
+            exchange.input_complete();
+            Source::Ended
+        } else {
+            Source::Incoming { incoming, exchange }
+        };
         Self::new(source, content_length, idle_timeout)
     }
 
     fn new(source: Source, content_length: Option<u64>, idle_timeout: Duration) -> Self {
-        Self { source, content_length, received: 0, limit: u64::MAX, patience: Patience::new(idle_timeout) }
+        let patience = Patience::new(idle_timeout);
+        Self { source, content_length, received: 0, limit: u64::MAX, failed: false, patience }
     }
 
     /// The length that the client announced, in bytes; `None` for a chunked body or one that HTTP/2 does not bound.
@@ -128,20 +144,44 @@ impl RequestBody {
         }
     }
 
-    /// Ends the body with what its framing says: all of it came, or the client went away.
-    fn end(&mut self, complete: bool) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn take(&mut self, bytes: Bytes) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.received += bytes.len() as u64;
+        if let Source::Incoming { exchange, .. } = &self.source {
+            exchange.count_in(bytes.len() as u64);
+        }
+        if self.received > self.limit { self.fail(BodyError::TooLarge) } else { Poll::Ready(Some(Ok(bytes))) }
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Source::Incoming { exchange, .. } = &self.source {
+            exchange.input_complete();
+        }
         self.source = Source::Ended;
-        Poll::Ready(if complete { None } else { Some(Err(BodyError::Disconnected)) })
+        Poll::Ready(None)
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.source = Source::Ended;
+        self.failed = true;
+        // What is too large is still on its way; dropping the body decides what becomes of it.
+        if error != BodyError::TooLarge {
+            self.source = Source::Ended;
+        }
         Poll::Ready(Some(Err(error)))
     }
 
-    fn take(&mut self, bytes: Bytes) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.received += bytes.len() as u64;
-        if self.received > self.limit { self.fail(BodyError::TooLarge) } else { Poll::Ready(Some(Ok(bytes))) }
+    /// Polls the connection's body, skipping what is no data.
+    fn poll_incoming(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                // Trailers are skipped: no API here gives them a meaning.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(bytes))),
+                    _ => {}
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
@@ -150,53 +190,85 @@ impl Stream for RequestBody {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.is_ended() {
+        if this.failed {
             return Poll::Ready(None);
         }
-        if this.content_length.is_some_and(|length| length > this.limit) {
+        if this.content_length.is_some_and(|length| length > this.limit) && !this.is_ended() {
             return this.fail(BodyError::TooLarge);
         }
-        loop {
-            let incoming = match &mut this.source {
-                Source::Ended => return Poll::Ready(None),
-                Source::Pieces(pieces) => match pieces.pop_front() {
-                    Some(Ok(bytes)) if bytes.is_empty() => continue,
+        match &mut this.source {
+            Source::Ended => Poll::Ready(None),
+            Source::Pieces(pieces) => loop {
+                match pieces.pop_front() {
+                    Some(Ok(bytes)) if bytes.is_empty() => {}
                     Some(Ok(bytes)) => return this.take(bytes),
                     Some(Err(error)) => return this.fail(error),
-                    None => return this.end(true),
-                },
-                Source::Incoming(incoming) => incoming,
-            };
-            let frame = match Pin::new(&mut **incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
+                    None => return this.end(),
+                }
+            },
+            Source::Incoming { incoming, exchange } => match Self::poll_incoming(incoming, cx) {
                 Poll::Pending => {
                     ready!(this.patience.poll_exhausted(cx));
-                    return this.fail(BodyError::TimedOut);
+                    this.fail(BodyError::TimedOut)
                 }
-            };
-            match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if bytes.is_empty() => {}
-                    Ok(bytes) => {
-                        this.patience.progress(bytes.len() as u64);
-                        return this.take(bytes);
-                    }
-                    // Trailers: no API here gives them a meaning.
-                    Err(_) => {}
-                },
-                Some(Err(error)) => {
-                    let error = classify(&error);
-                    return this.fail(error);
+                Poll::Ready(Some(Ok(bytes))) => {
+                    this.patience.progress(bytes.len() as u64);
+                    this.take(bytes)
                 }
-                None => {
-                    // A client that resets an HTTP/2 stream with NO_ERROR ends the stream without an error, wherever
-                    // it was: only the END_STREAM flag and the announced length tell a whole body from a part of one.
-                    let complete =
-                        incoming.is_end_stream() && this.content_length.is_none_or(|length| length == this.received);
-                    return this.end(complete);
+                Poll::Ready(Some(Err(error))) => this.fail(classify(&error)),
+                Poll::Ready(None) => {
+                    // A client that resets an HTTP/2 stream with NO_ERROR ends it without an error, wherever it was:
+                    // only END_STREAM and the announced length tell a whole body from a part of one.
+                    let whole = (!exchange.is_http2() || incoming.is_end_stream())
+                        && this.content_length.is_none_or(|length| length == this.received);
+                    if whole { this.end() } else { this.fail(BodyError::Disconnected) }
                 }
+            },
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    /// A body that was not read to its end: if little is left, it is read in the background, so that the connection
+    /// can be used again; else the connection ends after the answer.
+    fn drop(&mut self) {
+        let Source::Incoming { incoming, exchange } = std::mem::replace(&mut self.source, Source::Ended) else {
+            return;
+        };
+        if self.content_length == Some(self.received) {
+            exchange.input_complete();
+            return;
+        }
+        if exchange.is_http2() {
+            // Dropping it resets the stream with NO_ERROR after the answer (RFC 9113, 8.1); the others go on.
+            return;
+        }
+        let left = self.content_length.map_or(0, |length| length - self.received);
+        // A client that waits for "100 Continue" has sent nothing, and must not be asked to now.
+        let unasked = self.received == 0 && exchange.expects_continue();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if left <= DRAIN_LIMIT_BYTES && !unasked => {
+                runtime.spawn(drain(incoming, exchange));
+            }
+            _ => exchange.input_abandoned(),
+        }
+    }
+}
+
+/// Reads what is left of a body that nobody wants, within bounds. If that is not enough the connection ends.
+async fn drain(mut incoming: Incoming, exchange: Arc<Exchange>) {
+    let all = async {
+        let mut left = DRAIN_LIMIT_BYTES;
+        loop {
+            match poll_fn(|cx| RequestBody::poll_incoming(&mut incoming, cx)).await {
+                Some(Ok(bytes)) if bytes.len() as u64 <= left => left -= bytes.len() as u64,
+                Some(_) => return false,
+                None => return true,
             }
         }
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, all).await.unwrap_or(false) {
+        exchange.input_complete();
     }
 }
 
