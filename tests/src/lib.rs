@@ -1,1 +1,15 @@
-//! placeholder
+//! What the end-to-end tests share: a real server process, a plain HTTP client that can be torn anywhere, images made
+//! from nothing, seeded randomness, and the finding of foreign tools.
+//!
+//! Everything blocks: a test is a sequence of sentences, and concurrency in it is threads.
+
+pub mod http;
+pub mod oci;
+pub mod random;
+pub mod server;
+pub mod tools;
+
+pub use http::{Answer, Connection};
+pub use oci::{Image, Repository};
+pub use random::Random;
+pub use server::{Server, ServerBuilder};
