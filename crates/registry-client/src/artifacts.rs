@@ -96,14 +96,19 @@ impl Client {
     fn explain_empty_refusal(&self, error: Error, package: &str, version: &str) -> Error {
         match error {
             Error::Refused(mut refusal) => {
-                let words = match refusal.kind() {
-                    RefusalKind::NotFound => Some(format!("{package} {version} does not exist")),
-                    RefusalKind::Unauthenticated if self.inner.token.is_none() => Some("a token is needed".to_owned()),
-                    RefusalKind::Unauthenticated => Some("the token is not valid".to_owned()),
-                    RefusalKind::Forbidden => Some(format!("this token may not pull {package}")),
+                let explained = match refusal.kind() {
+                    RefusalKind::NotFound => Some(("not_found", format!("{package} {version} does not exist"))),
+                    RefusalKind::Unauthenticated if self.inner.token.is_none() => {
+                        Some(("unauthenticated", "a token is needed".to_owned()))
+                    }
+                    RefusalKind::Unauthenticated => Some(("unauthenticated", "the token is not valid".to_owned())),
+                    RefusalKind::Forbidden => Some(("forbidden", format!("this token may not pull {package}"))),
                     _ => None,
                 };
-                refusal.message = words.unwrap_or(refusal.message);
+                if let Some((code, message)) = explained {
+                    refusal.code.get_or_insert_with(|| code.to_owned());
+                    refusal.message = message;
+                }
                 Error::Refused(refusal)
             }
             other => other,

@@ -1,15 +1,9 @@
 //! Documents, pages, and what every kind of refusal and failure becomes.
-mod support;
-
-use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Loopback, Reply, artifact, closed_url, download, tls};
 use futures_util::TryStreamExt;
 use registry_client::{Client, Error, GcOptions, NewToken, PackageQuery, RefusalKind, Token, UnreachableReason};
-use support::{Loopback, Reply, artifact, closed_url, download};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 fn client(url: &str) -> Client {
     let builder = Client::builder(url.parse().expect("a URL")).token(Token::new("s3cret").expect("a token"));
@@ -211,20 +205,6 @@ async fn a_server_that_is_not_there_is_unreachable_and_not_waited_for() {
         let expected = UnreachableReason::ConnectionRefused;
         assert!(matches!(error, Error::Unreachable { reason, .. } if reason == expected), "{error:?}");
     }
-}
-
-/// A certificate for 127.0.0.1, in PEM, and a server that shows it.
-fn tls() -> (String, TlsAcceptor) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the default versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a key that fits");
-    (made.cert.pem(), TlsAcceptor::from(Arc::new(config)))
 }
 
 #[tokio::test]

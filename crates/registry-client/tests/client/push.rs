@@ -1,14 +1,12 @@
 //! Pushes: what arrived, and what is made of every way a push can end.
-mod support;
-
 use std::fs;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::support::{Loopback, Reply, artifact, download};
 use registry_client::{Client, Digest, Error, RefusalKind, Timeouts, Token, Upload, silent};
-use support::{Loopback, Reply, artifact, download};
 use tokio::io::{AsyncRead, ReadBuf};
 
 fn client(url: &str) -> Client {

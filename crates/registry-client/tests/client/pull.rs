@@ -1,12 +1,10 @@
 //! Pulls: what is on disk afterwards, and what was asked for.
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{Loopback, Reply, download};
 use registry_client::{Client, Digest, Error, Hasher, RefusalKind, Timeouts, silent};
-use support::{Loopback, Reply, download};
 
 fn client(url: &str, retries: u32) -> Client {
     let timeouts = Timeouts { idle: Duration::from_secs(20), ..Timeouts::default() };

@@ -1,6 +1,5 @@
 //! A loopback server that answers from a script and can do what a good server never does: cut an answer short, fall
 //! silent, answer before it has read the request. What a real server answers is proven by the end-to-end tests.
-#![expect(dead_code, reason = "each test file uses its part")]
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,6 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -37,13 +38,11 @@ pub struct Reply {
     hang: bool,
     /// Whether there is any answer at all.
     answer: bool,
-    /// Whether the body says how long it is.
-    length: bool,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None, hang: false, answer: true, length: true }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None, hang: false, answer: true }
     }
 
     pub fn json(status: u16, document: &str) -> Self {
@@ -190,6 +189,20 @@ impl Drop for Loopback {
     }
 }
 
+/// A certificate for 127.0.0.1, in PEM, and a server that shows it.
+pub fn tls() -> (String, TlsAcceptor) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the default versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a key that fits");
+    (made.cert.pem(), TlsAcceptor::from(Arc::new(config)))
+}
+
 /// An address where nothing listens.
 pub async fn closed_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -224,9 +237,7 @@ async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), seen: &Seen, reply:
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    if reply.length {
-        head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
-    }
+    head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
     stream.write_all(format!("{head}\r\n").as_bytes()).await?;
     if seen.method != "HEAD" {
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())]).await?;
