@@ -1,1 +1,5 @@
 //! In-memory ports, and the contract suites that every adapter must pass.
+
+pub mod blob_store_suite;
+pub mod clock;
+pub mod entropy;

@@ -123,8 +123,11 @@ impl RelativeKey {
 /// Makes a folder for the server alone; one that is there is left as it is.
 pub(super) fn create_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER_MODE).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) if !path.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -208,3 +208,42 @@ impl Stream for Pieces {
         Poll::Ready(Some(item))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+    use registry_core::ports::blob_store::KeyCandidates;
+
+    /// As on a system that has neither call.
+    #[tokio::test]
+    async fn without_cached_reads_and_opens_another_thread_does_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let key = KeyCandidates::new(format!("e3/{hex}")).nth(0);
+        let path = folder.path().join(key.as_str());
+        let original: Vec<u8> = (0..1_000_000u32).map(|number| (number % 251) as u8).collect();
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &original).unwrap();
+
+        let reading = Arc::new(Reading::new(File::open(folder.path()).unwrap()));
+        reading.no_cached_opens.store(true, Ordering::Relaxed);
+        reading.no_cached_reads.store(true, Ordering::Relaxed);
+        let absent = RelativeKey::new(&KeyCandidates::new(format!("e3/{hex}")).nth(1)).unwrap();
+        assert!(reading.open(absent, &path.with_extension("absent")).await.unwrap().is_none());
+        let reader = Arc::new(reading.open(RelativeKey::new(&key).unwrap(), &path).await.unwrap().unwrap());
+        for range in [0..1_000_000, 5..5, 262_143..262_146, 999_999..1_000_000] {
+            let mut stream = Arc::clone(&reader).stream(range.clone());
+            let mut read = Vec::new();
+            while let Some(piece) = stream.next().await {
+                read.extend_from_slice(&piece.unwrap());
+            }
+            assert!(read == original[range.start as usize..range.end as usize], "{range:?}");
+        }
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(300_000).unwrap();
+        let pieces: Vec<_> = reader.stream(0..1_000_000).collect().await;
+        let (last, before) = pieces.split_last().unwrap();
+        assert_eq!(before.iter().map(|piece| piece.as_ref().unwrap().len()).sum::<usize>(), 300_000);
+        assert!(last.is_err());
+    }
+}

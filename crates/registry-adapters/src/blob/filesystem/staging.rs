@@ -347,3 +347,47 @@ impl Staged {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(file: &File, path: &Path) -> &'static str {
+        match try_lock(file, path).unwrap() {
+            Locked::Yes => "yes",
+            Locked::Busy => "busy",
+            Locked::Moved => "moved",
+        }
+    }
+
+    #[test]
+    fn a_lock_is_for_the_file_that_the_path_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("staged");
+        let [first, second, third] = [0; 3].map(|_| open(&path, true).unwrap().unwrap().file);
+        assert_eq!([lock(&first, &path), lock(&second, &path)], ["yes", "busy"]);
+        std::fs::rename(&path, folder.path().join("object")).unwrap();
+        assert_eq!(lock(&second, &path), "busy");
+        drop(first);
+        assert_eq!(lock(&second, &path), "moved");
+        drop(second);
+        // Another file of that name is not the one that was opened.
+        assert!(open(&path, false).unwrap().is_none());
+        let new = open(&path, true).unwrap().unwrap();
+        assert!(new.is_new && matches!(new.locked, Locked::Yes));
+        assert_eq!(lock(&third, &path), "moved");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retrying_ends_after_the_time_given() {
+        let start = Instant::now();
+        let mut retry = Retry::new(Duration::from_millis(150));
+        let mut tries = 0;
+        while retry.again().await {
+            tries += 1;
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(150));
+        assert!((8..20).contains(&tries), "{tries}");
+        assert!(!Retry::new(Duration::ZERO).again().await);
+    }
+}
