@@ -151,9 +151,9 @@ impl Failure {
     }
 }
 
-/// The server stored nothing because the bytes that arrived do not have the digest that was announced.
+/// The server stored nothing because the bytes that arrived are not those that were announced.
 fn is_digest_refusal(refusal: &Refusal) -> bool {
-    refusal.code.as_deref().is_some_and(|code| code.contains("digest_mismatch") || code.contains("checksum_mismatch"))
+    matches!(refusal.code.as_deref(), Some("digest_mismatch" | "size_mismatch"))
 }
 
 #[cfg(test)]

@@ -106,10 +106,16 @@ fn after_refusal(refusal: &Refusal, words: &Words) -> Option<String> {
                  {server}"
             ),
         },
-        RefusalKind::Forbidden => format!(
-            "this needs a token with another scope; an administrator makes one with: registry-cli token create NAME \
-             --scope generic:{package}:pull,push,delete"
-        ),
+        RefusalKind::Forbidden => {
+            let scope = match words.names_package {
+                true => format!("generic:{package}:pull,push,delete"),
+                false => "'*:*:admin'".to_owned(),
+            };
+            format!(
+                "this needs a token with another scope; an administrator makes one with: registry-cli token create \
+                 NAME --scope {scope}"
+            )
+        }
         // Every error of the API has a code: this came from something else.
         RefusalKind::NotFound if refusal.code.is_none() => not_foundry(server),
         RefusalKind::NotFound if words.names_package => {
@@ -122,6 +128,9 @@ fn after_refusal(refusal: &Refusal, words: &Words) -> Option<String> {
             Some(delay) => format!("wait {} s and try again", delay.as_secs()),
             None => "wait a moment and try again".to_owned(),
         },
+        RefusalKind::Server if refusal.status == 507 => {
+            "the server has to get more space, or to free some: registry-cli delete, registry-cli gc".to_owned()
+        }
         RefusalKind::Server if refusal.request_id.is_some() => {
             "the server's log tells more under that request id".to_owned()
         }

@@ -148,14 +148,14 @@ fn same_or_other(stored: Option<Digest>, sent: Option<Digest>) -> &'static str {
 }
 
 impl Error {
-    /// Whether the same read may succeed shortly: the connection broke, the server was silent, or a gateway or a
-    /// restart (502, 503, 504) was in the way. A server that cannot be reached at all is not counted: it is rather a
-    /// wrong address.
+    /// Whether the same read may succeed shortly: the connection broke, one side was too slow (408 is the other's word
+    /// for that), or a gateway or a restart (502, 503, 504) was in the way. A server that cannot be reached at all is
+    /// not counted: it is rather a wrong address.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Interrupted { .. } | Self::TimedOut { .. } => true,
-            Self::Refused(refusal) => matches!(refusal.status, 502..=504),
+            Self::Refused(refusal) => matches!(refusal.status, 408 | 502..=504),
             _ => false,
         }
     }

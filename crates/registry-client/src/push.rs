@@ -129,7 +129,10 @@ impl Client {
                 let sent = watch.digest().ok_or_else(|| self.unexpected("success before the last byte was sent"))?;
                 matching(artifact, sent)
             }
-            Err(Error::Refused(refusal)) if refusal.kind() == RefusalKind::Conflict => Err(target.exists(None, None)),
+            Err(Error::Refused(refusal)) if refusal.kind() == RefusalKind::Conflict => match self.find(target).await? {
+                Some(stored) => Err(target.exists(Some(stored.digest), None)),
+                None => Err(refusal.into()),
+            },
             Err(error) => Err(error),
         }
     }

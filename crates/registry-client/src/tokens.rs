@@ -12,7 +12,8 @@ use crate::{Client, Page, Result, Token};
 pub struct NewToken {
     /// What people call it.
     pub name: String,
-    /// What it may do: `format:pattern:action,action`, such as `generic:mypkg:pull,push`.
+    /// What it may do, each as `registry:name:actions`: a registry or `*`, a name or `prefix/*` or `*`, and `pull`,
+    /// `push`, `delete` and `admin` separated by commas. `generic:mypkg:pull,push` is one; `*:*:admin` is everything.
     pub scopes: Vec<String>,
     /// After how long it ends, to the second; never if `None`.
     pub expires_in: Option<Duration>,

@@ -16,7 +16,10 @@ use crate::output::{self, printable};
 pub struct Create {
     /// What to call it
     name: String,
-    /// What it may do, such as generic:mypkg:pull,push; may be given several times
+    /// What it may do, such as generic:mypkg:pull,push or '*:*:admin'; may be given several times
+    ///
+    /// A scope is REGISTRY:NAME:ACTIONS: a registry or *, a name or PREFIX/* or *, and pull, push, delete and admin
+    /// separated by commas.
     #[arg(long = "scope", value_name = "SCOPE", required = true)]
     scopes: Vec<String>,
     /// After how long it ends, such as 30d or 12h [default: never]
