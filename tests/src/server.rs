@@ -328,7 +328,12 @@ impl Server {
 
     /// Kills it if it still runs, and starts it again on the same folder, without fail points.
     #[track_caller]
-    pub fn restart(mut self) -> Server {
+    pub fn restart(self) -> Server {
+        self.again().start()
+    }
+
+    /// Kills it if it still runs, and says how to start it again on the same folder, without fail points.
+    pub fn again(mut self) -> ServerBuilder {
         self.kill();
         let environment =
             self.builder.environment.iter().filter(|(name, _)| name != "FOUNDRY_FAIL_POINT").cloned().collect();
@@ -339,7 +344,6 @@ impl Server {
             environment,
             wrapper: Vec::new(),
         }
-        .start()
     }
 }
 

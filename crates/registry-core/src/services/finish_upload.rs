@@ -159,6 +159,8 @@ impl Services {
         key: &ObjectKey,
         digest: &Digest,
     ) -> Result<(), UploadError> {
+        // The session takes no more bytes: a writer that was overtaken need not be waited for.
+        self.writers.stop(id);
         match self.ports.blobs.publish(id, size, staging, key).await? {
             Published::Yes => {}
             Published::Busy => return Err(UploadError::Busy),

@@ -1,0 +1,213 @@
+//! Pushes, mounts, HEADs, deletes and collections at once, with a short grace.
+//!
+//! Every manifest that was answered 201 is pulled afterwards with all its blobs, byte for byte, unless it was deleted.
+//! A refusal `MANIFEST_BLOB_UNKNOWN` is a failure when the PUT arrived within half the grace of the "exists" that it
+//! relies on. The same run must fail when references are not validated, and when the review does not hold its lock:
+//! that shows that it can.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use registry_tests::oci::{sha256, with_digest};
+use registry_tests::{Image, Random, Repository, Server, ServerBuilder};
+
+const GRACE: Duration = Duration::from_secs(2);
+const PUSHERS: u64 = 6;
+/// Layers are drawn from few, so that they are shared, lost and wanted again all the time.
+const LAYERS: u64 = 40;
+
+#[derive(Default)]
+struct Outcome {
+    /// Manifests that were answered 201 and not deleted: repository, digest.
+    alive: Mutex<BTreeMap<(String, String), Image>>,
+    attempts: AtomicU64,
+    qualified: AtomicU64,
+    collections: AtomicU64,
+    freed: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+fn seconds() -> u64 {
+    std::env::var("FOUNDRY_RACE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+}
+
+fn layer(number: u64) -> Vec<u8> {
+    Random::new(number).bytes(2_000 + (number as usize) * 17)
+}
+
+fn builder() -> ServerBuilder {
+    Server::builder().environment("FOUNDRY_GC__GRACE", &format!("{}s", GRACE.as_secs()))
+}
+
+/// Makes sure that the blob is there, by HEAD, mount or upload; since when it is known to be.
+fn ensure(repository: &Repository<'_>, bytes: &[u8], mount_from: Option<&str>) -> Instant {
+    let digest = sha256(bytes);
+    let asked = Instant::now();
+    if repository.head_blob(&digest).status == 200 {
+        return asked;
+    }
+    if let Some(from) = mount_from {
+        let asked = Instant::now();
+        let target = format!("{}?mount={digest}&from={from}", repository.path("blobs/uploads/"));
+        let answer = repository.server.request("POST", &target, &[], b"");
+        match answer.status {
+            201 => return asked,
+            202 => {
+                let location = answer.header("location").unwrap().to_owned();
+                let asked = Instant::now();
+                repository.finish(&location, &digest, bytes).expect(201);
+                return asked;
+            }
+            _ => panic!("{answer:?}"),
+        }
+    }
+    let asked = Instant::now();
+    let target = with_digest(&repository.path("blobs/uploads/"), &digest);
+    repository.server.request("POST", &target, &[], bytes).expect(201);
+    asked
+}
+
+fn push(server: &Server, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
+    let mut random = Random::new(seed ^ pusher);
+    while !stop.load(Ordering::SeqCst) {
+        let name = format!("race/{}", random.below(3));
+        let other = format!("race/{}", random.below(3));
+        let repository = server.repository(&name);
+        let layers: Vec<_> = (0..1 + random.below(3)).map(|_| layer(random.below(LAYERS))).collect();
+        // The annotation makes manifests differ, so that one pusher's deletion is not another's.
+        let note = serde_json::json!({ "annotations": { "by": format!("{pusher}-{}", random.next()) } });
+        let image = Image::with(layers, note);
+        let mount = random.chance(30).then_some(other.as_str());
+        let known_since = image.blobs.iter().map(|blob| ensure(&repository, blob, mount)).min().unwrap();
+        // Some take their time, into the second half of a lease's life.
+        if random.chance(20) {
+            let pause = GRACE.mul_f64(0.3);
+            while known_since.elapsed() < pause && !stop.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        }
+        let answer = repository.put_manifest(&image.digest(), &image);
+        let qualified = known_since.elapsed() <= GRACE / 2;
+        outcome.attempts.fetch_add(1, Ordering::SeqCst);
+        outcome.qualified.fetch_add(u64::from(qualified), Ordering::SeqCst);
+        match answer.status {
+            201 => {
+                outcome.alive.lock().unwrap().insert((name, image.digest()), image);
+            }
+            404 if answer.oci_code() == "MANIFEST_BLOB_UNKNOWN" => {
+                if qualified {
+                    let failure =
+                        format!("{name}: refused {:?} after \"exists\": {}", known_since.elapsed(), answer.text());
+                    outcome.failures.lock().unwrap().push(failure);
+                }
+            }
+            _ => panic!("{answer:?}"),
+        }
+    }
+}
+
+fn delete(server: &Server, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
+    let mut random = Random::new(seed);
+    while !stop.load(Ordering::SeqCst) {
+        let victim = {
+            let mut alive = outcome.alive.lock().unwrap();
+            let few = alive.len() < 10;
+            let chosen = alive.keys().nth(random.below(alive.len() as u64) as usize).cloned();
+            chosen.filter(|_| !few).map(|key| {
+                alive.remove(&key);
+                key
+            })
+        };
+        match victim {
+            Some((name, digest)) => {
+                server.repository(&name).delete_manifest(&digest).expect(202);
+            }
+            None => thread::yield_now(),
+        }
+    }
+}
+
+fn collect(server: &Server, stop: &AtomicBool, outcome: &Outcome) {
+    while !stop.load(Ordering::SeqCst) {
+        let report = server.request("POST", "/api/v1/gc", &[], b"").expect(200).json();
+        outcome.collections.fetch_add(1, Ordering::SeqCst);
+        outcome.freed.fetch_add(report["blobs_deleted"].as_u64().unwrap(), Ordering::SeqCst);
+    }
+}
+
+/// Runs the race; what went wrong.
+fn race(server: &Server, seed: u64, duration: Duration) -> Vec<String> {
+    let outcome = Outcome::default();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for pusher in 0..PUSHERS {
+            let (outcome, stop) = (&outcome, &stop);
+            scope.spawn(move || push(server, pusher, stop, seed, outcome));
+        }
+        scope.spawn(|| delete(server, &stop, seed, &outcome));
+        scope.spawn(|| collect(server, &stop, &outcome));
+        let end = Instant::now() + duration;
+        while Instant::now() < end && outcome.failures.lock().unwrap().is_empty() {
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let mut failures = std::mem::take(&mut *outcome.failures.lock().unwrap());
+    for ((name, digest), image) in outcome.alive.lock().unwrap().iter() {
+        let repository = server.repository(name);
+        let manifest = repository.get_manifest(digest);
+        if manifest.status != 200 || manifest.body != image.manifest {
+            failures.push(format!("{name}@{digest}: {}", manifest.status));
+        }
+        for blob in &image.blobs {
+            let got = repository.get_blob(&sha256(blob));
+            if got.status != 200 || got.body != *blob {
+                failures.push(format!("{name}@{digest} without {}: {}", sha256(blob), got.status));
+            }
+        }
+    }
+    let (attempts, qualified) = (outcome.attempts.into_inner(), outcome.qualified.into_inner());
+    let (collections, freed) = (outcome.collections.into_inner(), outcome.freed.into_inner());
+    eprintln!("{attempts} attempts, {qualified} qualified, {collections} collections freed {freed} blobs");
+    if failures.is_empty() {
+        assert!(qualified * 10 >= attempts * 9, "only {qualified} of {attempts} attempts arrived in time");
+        assert!(freed > 0 && attempts > 50, "the race was none: {attempts} attempts, {freed} blobs freed");
+    }
+    failures
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_the_race() {
+    let seed = Random::seeded("gc_race", 0x7261_6365).next();
+    let server = builder().start();
+    let failures = race(&server, seed, Duration::from_secs(seconds()));
+    assert!(failures.is_empty(), "{}: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    let (clean, report) = server.check(&["--deep"]);
+    assert!(clean, "{report}");
+}
+
+#[test]
+fn the_race_notices_when_references_are_not_validated() {
+    let seed = Random::seeded("gc_race, lenient", 0x7261_6365).next();
+    let server = builder().config("registries: { oci: { format: oci, references: lenient } }").start();
+    assert!(lost_within(&server, seed, 6), "without validation nothing was lost: the race shows nothing");
+}
+
+#[test]
+fn the_race_notices_when_the_review_holds_no_lock() {
+    let seed = Random::seeded("gc_race, unlocked", 0x7261_6365).next();
+    let server = builder().environment("FOUNDRY_FAULT", "unlocked-review").start();
+    assert!(lost_within(&server, seed, 6), "with the review unlocked nothing was lost: the race shows nothing");
+}
+
+/// Whether a run of at most `rounds` times ten seconds shows a loss.
+fn lost_within(server: &Server, seed: u64, rounds: u64) -> bool {
+    (0..rounds).any(|round| {
+        let failures = race(server, seed.wrapping_add(round), Duration::from_secs(10));
+        eprintln!("round {round}: {:?}", failures.first());
+        !failures.is_empty()
+    })
+}

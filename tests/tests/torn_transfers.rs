@@ -1,0 +1,385 @@
+//! Connections that are cut anywhere in an upload: every acknowledged blob reads back identical, every other is absent.
+
+use std::thread;
+
+use registry_tests::oci::{sha256, sha512, with_digest};
+use registry_tests::server::ADMIN;
+use registry_tests::{Answer, Connection, Random, Repository, Server};
+
+const PART: usize = 8 * 1024 * 1024;
+
+/// Sends a request with that body, but only its first `sent` bytes, and cuts the connection without reading.
+fn cut(server: &Server, method: &str, target: &str, headers: &[String], body: &[u8], sent: usize) {
+    let mut connection = Connection::open(server.address());
+    let mut lines = vec![format!("Authorization: Bearer {ADMIN}"), format!("Content-Length: {}", body.len())];
+    lines.extend_from_slice(headers);
+    connection.send_head(method, target, &lines).unwrap();
+    // The server may refuse before all is sent; that too is a cut.
+    let _ = connection.send(&body[..sent]);
+    connection.cut();
+}
+
+/// The offset in `Range: 0-<last>`; these tests never leave exactly one byte, which reads the same as none.
+fn offset(answer: &Answer) -> usize {
+    let range = answer.header("range").expect("a session says its range");
+    let last: usize = range.strip_prefix("0-").expect("it begins at 0").parse().unwrap();
+    if last == 0 { 0 } else { last + 1 }
+}
+
+/// Goes on where the server says, as often as it takes, and returns when all of `bytes` is there.
+fn resume(repository: &Repository<'_>, location: &str, bytes: &[u8]) {
+    for _ in 0..50 {
+        let durable = offset(&repository.status(location).expect(204));
+        assert!(durable <= bytes.len());
+        if durable == bytes.len() {
+            return;
+        }
+        // The request that was cut may still be on its way in: then the offset has moved, and we ask again.
+        let answer = repository.patch_at(location, durable, &bytes[durable..]);
+        match answer.status {
+            202 => {
+                assert_eq!(offset(&answer), bytes.len());
+                return;
+            }
+            416 => {}
+            _ => panic!("{answer:?}"),
+        }
+    }
+    panic!("the upload cannot be resumed");
+}
+
+fn staged(server: &Server) -> Vec<String> {
+    let entries = std::fs::read_dir(server.data().join("uploads")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn places(length: usize) -> Vec<usize> {
+    vec![0, 2, 1000, length / 2, length - 1, length]
+}
+
+#[test]
+fn a_cut_patch_is_resumed_where_the_status_says() {
+    let server = Server::start();
+    let repository = server.repository("torn/resumed");
+    for (seed, sent) in places(3_000_000).into_iter().enumerate() {
+        let bytes = Random::new(seed as u64).bytes(3_000_000);
+        let location = repository.start_upload();
+        cut(&server, "PATCH", &location, &[], &bytes, sent);
+        resume(&repository, &location, &bytes);
+        let digest = sha256(&bytes);
+        repository.finish(&location, &digest, b"").expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes, "cut after {sent}");
+    }
+}
+
+#[test]
+fn a_cut_patch_is_sent_again_from_what_was_last_acknowledged() {
+    let server = Server::start();
+    let repository = server.repository("torn/again");
+    for (seed, sent) in places(2_000_000).into_iter().enumerate() {
+        let bytes = Random::new(100 + seed as u64).bytes(3_000_000);
+        let (first, second) = bytes.split_at(1_000_000);
+        let location = repository.start_upload();
+        assert_eq!(offset(&repository.patch(&location, first).expect(202)), first.len());
+        cut(&server, "PATCH", &location, &[], second, sent);
+        // The client knows of 1,000,000 bytes; without a range its body begins there.
+        assert_eq!(offset(&repository.patch(&location, second).expect(202)), bytes.len());
+        let digest = sha256(&bytes);
+        repository.finish(&location, &digest, b"").expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes, "cut after {sent}");
+    }
+}
+
+#[test]
+fn a_cut_put_is_sent_again_from_its_beginning() {
+    let server = Server::start();
+    let repository = server.repository("torn/put");
+    for (seed, sent) in places(3_000_000).into_iter().enumerate() {
+        let bytes = Random::new(200 + seed as u64).bytes(3_000_000);
+        let digest = sha256(&bytes);
+        let location = repository.start_upload();
+        let target = with_digest(&location, &digest);
+        cut(&server, "PUT", &target, &[], &bytes, sent);
+        // Also after the last byte, when only the answer was lost.
+        repository.finish(&location, &digest, &bytes).expect(201);
+        repository.finish(&location, &digest, &bytes).expect(201);
+        repository.finish(&location, &digest, b"").expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes, "cut after {sent}");
+    }
+}
+
+#[test]
+fn a_cut_single_post_leaves_nothing() {
+    let server = Server::start();
+    let repository = server.repository("torn/post");
+    for (seed, sent) in places(500_000).into_iter().filter(|sent| *sent < 500_000).enumerate() {
+        let bytes = Random::new(300 + seed as u64).bytes(500_000);
+        let digest = sha256(&bytes);
+        let target = with_digest(&repository.path("blobs/uploads/"), &digest);
+        cut(&server, "POST", &target, &[], &bytes, sent);
+        repository.head_blob(&digest).expect(404);
+        server.request("POST", &target, &[], &bytes).expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+    }
+    // A request that was cut ends by itself; what it staged goes with it.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !staged(&server).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "{:?} is still staged", staged(&server));
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_single_post_whose_answer_was_lost_is_acknowledged_again() {
+    let server = Server::start();
+    let repository = server.repository("torn/lost");
+    let bytes = Random::new(400).bytes(500_000);
+    let digest = sha256(&bytes);
+    let target = with_digest(&repository.path("blobs/uploads/"), &digest);
+    cut(&server, "POST", &target, &[], &bytes, bytes.len());
+    server.request("POST", &target, &[], &bytes).expect(201);
+    assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+}
+
+#[test]
+fn a_cut_chunked_body_is_not_taken_for_a_whole_one() {
+    let server = Server::start();
+    let repository = server.repository("torn/chunked");
+    let bytes = Random::new(500).bytes(100_000);
+    let digest = sha256(&bytes);
+    let location = repository.start_upload();
+    for end in ["", "\r\n", "\r\n0\r\n"] {
+        let mut connection = Connection::open(server.address());
+        let lines = [format!("Authorization: Bearer {ADMIN}"), "Transfer-Encoding: chunked".to_owned()];
+        connection.send_head("PUT", &with_digest(&location, &digest), &lines).unwrap();
+        let _ = connection.send(format!("{:x}\r\n", bytes.len()).as_bytes());
+        let _ = connection.send(&bytes);
+        let _ = connection.send(end.as_bytes());
+        connection.cut();
+    }
+    repository.head_blob(&digest).expect(404);
+    repository.finish(&location, &digest, &bytes).expect(201);
+    assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+}
+
+#[test]
+fn pieces_around_the_size_of_a_part_make_the_same_blob() {
+    let server = Server::start();
+    let repository = server.repository("torn/parts");
+    let bytes = Random::new(600).bytes(4 * PART);
+    let digest = sha256(&bytes);
+    for first in [PART - 1, PART, PART + 1, 2 * PART - 1, 2 * PART, 2 * PART + 1] {
+        let location = repository.start_upload();
+        cut(&server, "PATCH", &location, &[], &bytes[..3 * PART], first);
+        resume(&repository, &location, &bytes[..3 * PART]);
+        repository.finish(&location, &digest, &bytes[3 * PART..]).expect(201);
+        assert_eq!(sha256(&repository.get_blob(&digest).expect(200).body), digest);
+    }
+}
+
+#[test]
+fn an_upload_is_cancelled_after_a_cut() {
+    let server = Server::start();
+    let repository = server.repository("torn/cancelled");
+    let bytes = Random::new(700).bytes(1_000_000);
+    let digest = sha256(&bytes);
+    let location = repository.start_upload();
+    cut(&server, "PATCH", &location, &[], &bytes, 500_000);
+    server.request("DELETE", &location, &[], b"").expect(204);
+    assert_eq!(repository.status(&location).expect(404).oci_code(), "BLOB_UPLOAD_UNKNOWN");
+    repository.patch(&location, &bytes).expect(404);
+    repository.finish(&location, &digest, &bytes).expect(404);
+    server.request("DELETE", &location, &[], b"").expect(404);
+    repository.head_blob(&digest).expect(404);
+    assert_eq!(staged(&server), Vec::<String>::new());
+}
+
+#[test]
+fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
+    let server = Server::start();
+    let repository = server.repository("torn/two");
+    for seed in 0..5 {
+        let older = Random::new(800 + seed).bytes(2_000_000);
+        let newer = Random::new(900 + seed).bytes(1_500_000);
+        let location = repository.start_upload();
+        let mut first = Connection::open(server.address());
+        let lines = [format!("Authorization: Bearer {ADMIN}"), format!("Content-Length: {}", older.len())];
+        first.send_head("PATCH", &location, &lines).unwrap();
+        first.send(&older[..1_000_000]).unwrap();
+        repository.patch(&location, &newer).expect(202);
+        let _ = first.send(&older[1_000_000..]);
+        if let Ok(answer) = first.answer() {
+            assert_eq!(answer.expect(416).oci_code(), "BLOB_UPLOAD_INVALID");
+        }
+        assert_eq!(offset(&repository.status(&location).expect(204)), newer.len());
+        repository.finish(&location, &sha256(&older), b"").expect(400);
+        repository.finish(&location, &sha256(&newer), b"").expect(201);
+        assert_eq!(repository.get_blob(&sha256(&newer)).expect(200).body, newer);
+        repository.head_blob(&sha256(&older)).expect(404);
+    }
+}
+
+#[test]
+fn a_blob_is_committed_while_an_overtaken_writer_still_sends() {
+    let server = Server::start();
+    let repository = server.repository("torn/overtaken");
+    let bytes = Random::new(1000).bytes(1_000_000);
+    let digest = sha256(&bytes);
+    let location = repository.start_upload();
+    repository.patch(&location, &bytes).expect(202);
+    let mut late = Connection::open(server.address());
+    let lines = [format!("Authorization: Bearer {ADMIN}"), "Content-Length: 2000000".to_owned()];
+    late.send_head("PATCH", &location, &lines).unwrap();
+    late.send(&[7; 1_000_000]).unwrap();
+    // The late writer may hold the bytes now. Whatever the outcome, the blob is these bytes or is not there.
+    let mut answer = repository.finish(&location, &digest, b"");
+    let _ = late.send(&[7; 500_000]);
+    late.cut();
+    for _ in 0..20 {
+        if answer.status == 201 {
+            break;
+        }
+        assert!(matches!(answer.status, 400 | 416), "{answer:?}");
+        repository.head_blob(&digest).expect(404);
+        answer = repository.finish(&location, &digest, &bytes);
+        if answer.status != 201 {
+            // The told offset has moved on with the late writer's bytes: begin anew, as a client does.
+            let location = repository.start_upload();
+            answer = repository.finish(&location, &digest, &bytes);
+        }
+    }
+    answer.expect(201);
+    assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+}
+
+#[test]
+fn the_same_put_twice_at_once_makes_one_blob() {
+    let server = Server::start();
+    let repository = server.repository("torn/twice");
+    for seed in 0..10 {
+        let bytes = Random::new(1100 + seed).bytes(300_000);
+        let digest = sha256(&bytes);
+        let location = repository.start_upload();
+        repository.patch(&location, &bytes).expect(202);
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let puts: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| repository.finish(&location, &digest, b"").status)).collect();
+            puts.into_iter().map(|put| put.join().unwrap()).collect()
+        });
+        assert!(statuses.contains(&201), "{statuses:?}");
+        assert!(statuses.iter().all(|status| matches!(status, 201 | 416)), "{statuses:?}");
+        repository.finish(&location, &digest, b"").expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+    }
+}
+
+#[test]
+fn a_range_that_does_not_fit_its_body_stores_nothing() {
+    let server = Server::start();
+    let repository = server.repository("torn/range");
+    let bytes = Random::new(1200).bytes(10_000);
+    let location = repository.start_upload();
+    for range in ["Content-Range: 0-9998", "Content-Range: 0-10000"] {
+        let answer = server.request("PATCH", &location, &[range], &bytes);
+        assert_eq!(answer.expect(400).oci_code(), "SIZE_INVALID");
+        let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", bytes.len(), "x".repeat(bytes.len()));
+        let headers = [range, "Transfer-Encoding: chunked"];
+        assert_eq!(
+            server.request("PATCH", &location, &headers, chunked.as_bytes()).expect(400).oci_code(),
+            "SIZE_INVALID"
+        );
+        assert_eq!(offset(&repository.status(&location).expect(204)), 0);
+    }
+    repository.patch_at(&location, 5_000, &bytes).expect(416);
+    repository.patch_at(&location, 0, &bytes).expect(202);
+    repository.patch_at(&location, 0, &bytes).expect(416);
+    repository.finish(&location, &sha256(&bytes), b"").expect(201);
+}
+
+#[test]
+fn a_wrong_digest_stores_nothing_and_a_right_one_can_follow() {
+    let server = Server::start();
+    let repository = server.repository("torn/digest");
+    let bytes = Random::new(1300).bytes(100_000);
+    let wrong = Random::new(1301).bytes(100_000);
+    for digest in [sha256(&bytes), sha512(&bytes)] {
+        let location = repository.start_upload();
+        assert_eq!(repository.finish(&location, &digest, &wrong).expect(400).oci_code(), "DIGEST_INVALID");
+        repository.head_blob(&digest).expect(404);
+        repository.head_blob(&sha256(&wrong)).expect(404);
+        repository.finish(&location, &digest, &bytes).expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes);
+    }
+}
+
+/// What a client knows, and does at random: pieces, cuts, statuses, repetitions, restarts.
+#[test]
+fn random_walks_through_uploads_end_in_the_right_bytes() {
+    let mut random = Random::seeded("random_walks", 0x746f_726e);
+    let server = Server::start();
+    let repository = server.repository("torn/walk");
+    for walk in 0..25 {
+        let length = 2 + random.below(400_000) as usize;
+        let bytes = random.bytes(length);
+        let digest = sha256(&bytes);
+        let location = repository.start_upload();
+        let mut known = 0;
+        let mut steps = 0;
+        while known < bytes.len() && steps < 40 {
+            steps += 1;
+            let end = known + 1 + random.below((bytes.len() - known) as u64) as usize;
+            // Exactly one byte reads as none in `Range: 0-0`.
+            let end = if end == 1 { 2 } else { end };
+            match random.below(6) {
+                0 => {
+                    let sent = random.below((end - known) as u64 + 1) as usize;
+                    cut(&server, "PATCH", &location, &[], &bytes[known..end], sent);
+                    if random.chance(50) {
+                        known = settled(&repository, &location);
+                    }
+                }
+                1 => {
+                    let range = format!("Content-Range: {known}-{}", end - 1);
+                    let sent = random.below((end - known) as u64 + 1) as usize;
+                    cut(&server, "PATCH", &location, &[range], &bytes[known..end], sent);
+                    known = settled(&repository, &location);
+                }
+                2 => known = settled(&repository, &location),
+                3 => {
+                    repository.patch_at(&location, known + 1, &bytes[known..end]).expect(416);
+                    known = settled(&repository, &location);
+                }
+                4 => {
+                    assert_eq!(
+                        repository.finish(&location, &sha256(b"other"), b"").expect(400).oci_code(),
+                        "DIGEST_INVALID"
+                    );
+                }
+                _ => {
+                    let answer = repository.patch(&location, &bytes[known..end]);
+                    known = offset(&answer.expect(202));
+                    assert_eq!(known, end);
+                }
+            }
+        }
+        if random.chance(20) {
+            repository.head_blob(&digest).expect(404);
+            continue;
+        }
+        repository.finish(&location, &digest, &bytes[known..]).expect(201);
+        assert_eq!(repository.get_blob(&digest).expect(200).body, bytes, "walk {walk}");
+    }
+}
+
+/// The offset that the server tells, after requests that were cut have come to rest.
+fn settled(repository: &Repository<'_>, location: &str) -> usize {
+    let mut last = offset(&repository.status(location).expect(204));
+    for _ in 0..3 {
+        let again = offset(&repository.status(location).expect(204));
+        if again == last {
+            return last;
+        }
+        last = again;
+    }
+    last
+}
