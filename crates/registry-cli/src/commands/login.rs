@@ -56,8 +56,35 @@ impl Login {
             let text = "there is no token: set REGISTRY_TOKEN, or pipe the token into login --token-stdin";
             return Err(Failure::Usage(text.to_owned()));
         }
+        let _echo = Echo::remember();
         eprint!("Token for {server}: ");
         read_token(|| console::Term::stderr().read_secure_line()).await
+    }
+}
+
+/// Whether the terminal shows what is typed: an interrupt, while it does not, must not leave it so.
+struct Echo {
+    #[cfg(unix)]
+    modes: Option<rustix::termios::Termios>,
+}
+
+impl Echo {
+    fn remember() -> Self {
+        Self {
+            #[cfg(unix)]
+            modes: rustix::termios::tcgetattr(io::stdin()).ok(),
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(modes) = &self.modes {
+            use rustix::termios::{OptionalActions, tcsetattr};
+            // Where there is no terminal any more, there is nothing to restore.
+            drop(tcsetattr(io::stdin(), OptionalActions::Now, modes));
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Login, logout, and which server and token a command uses.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use crate::support::Home;
 use crate::support::server::{Loopback, Reply, closed_url};
+use crate::support::{Ended, Home, Terminal, blocking};
 
 const NO_PACKAGES: &str = r#"{"packages":[]}"#;
 
@@ -33,6 +35,46 @@ async fn login_tries_the_token_and_saves_it_for_its_owner_alone() {
     // From now on neither has to be named.
     home.run(&["list", "--json"]).await.silently();
     assert_eq!(last_token(&server).as_deref(), Some("Bearer s3cret"));
+}
+
+/// Starts `login` on a terminal and waits until that shows no longer what is typed.
+async fn ask_for_token(home: &Home, url: &str) -> (Terminal, Child) {
+    let terminal = Terminal::new();
+    let mut command = home.command(&["login", "--server", url]);
+    command.stdin(terminal.side()).stderr(terminal.side()).stdout(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    let asked = async {
+        while terminal.echoes() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("it asks for the token");
+    (terminal, child)
+}
+
+#[tokio::test]
+async fn a_person_is_asked_for_the_token_which_the_terminal_does_not_show() {
+    let server = open_server().await;
+    let home = Home::new();
+    let (terminal, child) = ask_for_token(&home, &server.url()).await;
+    terminal.type_line("s3cret");
+    let ended = Ended::of(blocking(move || child.wait_with_output().expect("it ends")).await);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(last_token(&server).as_deref(), Some("Bearer s3cret"));
+    assert!(terminal.echoes(), "typing shows again");
+    let shown = blocking(move || terminal.read_to_end()).await;
+    assert!(shown.contains(&format!("Token for {}: ", server.url())) && !shown.contains("s3cret"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_question_leaves_the_terminal_as_it_was() {
+    let home = Home::new();
+    let (terminal, child) = ask_for_token(&home, &closed_url().await).await;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .expect("it runs");
+    let output = blocking(move || child.wait_with_output().expect("it ends")).await;
+    assert_eq!(Ended::of(output).code, 130);
+    assert!(terminal.echoes(), "typing shows again");
 }
 
 #[tokio::test]

@@ -1,12 +1,11 @@
 //! Push and pull: the command lines that people type, what is on disk afterwards, and who sees progress.
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::server::{Loopback, Reply, artifact, download};
-use crate::support::{Ended, Home, blocking};
+use crate::support::{Ended, Home, Terminal, blocking};
 use registry_client::Digest;
 
 fn content() -> Vec<u8> {
@@ -228,28 +227,14 @@ async fn a_pulled_file_has_ordinary_permissions() {
 
 /// Runs a command with stderr on a terminal, and returns what that terminal received.
 async fn on_a_terminal(home: &Home, arguments: &[&str]) -> (Ended, String) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&master).and_then(|()| unlockpt(&master)).expect("usable");
-    let size = rustix::termios::Winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&master, size).expect("resized");
-    let name = ptsname(&master, Vec::new()).expect("it has a name").into_string().expect("UTF-8");
-    let terminal = fs::OpenOptions::new().read(true).write(true).open(name).expect("it opens");
-
+    let terminal = Terminal::new();
     let mut command = home.command(arguments);
-    command.env("TERM", "xterm").stderr(terminal).stdout(Stdio::piped());
+    command.env("TERM", "xterm").stderr(terminal.side()).stdout(Stdio::piped());
     blocking(move || {
         let child = command.spawn().expect("it starts");
         // The command's own copy of the terminal is closed, so that the reader sees the end.
         drop(command);
-        let reader = std::thread::spawn(move || {
-            let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
-            // Linux ends a terminal without writers with EIO.
-            while let Ok(read @ 1..) = fs::File::from(master.try_clone().expect("open")).read(&mut piece) {
-                seen.extend_from_slice(&piece[..read]);
-            }
-            String::from_utf8_lossy(&seen).into_owned()
-        });
+        let reader = std::thread::spawn(move || terminal.read_to_end());
         let output = child.wait_with_output().expect("it ends");
         (Ended::of(output), reader.join().expect("it does not panic"))
     })
