@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The registry's server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    registry_server::program::run(std::env::args_os(), std::env::vars_os())
+}

@@ -1,0 +1,187 @@
+//! From a configuration to a server: the only place that constructs adapters.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
+use registry_adapters::clock::SystemClock;
+use registry_adapters::entropy::OsEntropy;
+use registry_adapters::sql::{SqlMetadata, SqliteOptions};
+use registry_core::error::StoreError;
+use registry_core::names::RegistryName;
+use registry_core::ports::clock::Clock;
+use registry_core::ports::entropy::Entropy;
+use registry_core::ports::steps::Steps;
+use registry_core::registry::{Format, Mode, RegistrySettings};
+use registry_core::services::{ConfiguredToken, Ports, PreparedRegistry, Services, Settings};
+use registry_http::limits::Limits;
+use registry_http::origin::{InvalidOrigin, OriginPolicy};
+
+use crate::config::{Configuration, RegistryConfiguration};
+use crate::data_folder::{self, DataFolderError};
+
+/// The file of the metadata below the data folder.
+pub const METADATA_FILE: &str = "metadata.sqlite";
+
+/// The stores cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataFolder(#[from] DataFolderError),
+    /// A store does not open.
+    #[error("{}", .0.chain())]
+    Store(#[from] StoreError),
+    /// The fail point's text is wrong.
+    #[error("{0}")]
+    FailPoint(String),
+}
+
+/// The use cases over the stores of a configuration.
+pub struct Composition {
+    /// The use cases.
+    pub services: Arc<Services>,
+    /// The metadata store, for what is not the domain's: backups and closing.
+    pub metadata: Arc<SqlMetadata>,
+    /// The blob store.
+    pub blobs: Arc<FilesystemBlobStore>,
+    /// Randomness, for what is not the domain's.
+    pub entropy: Arc<dyn Entropy>,
+    /// Time, likewise.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Composition {
+    /// Opens the stores of the data folder, which is made if it is not there, and brings their schema up to date.
+    ///
+    /// # Errors
+    /// [`ComposeError`].
+    pub async fn open(configuration: &Configuration) -> Result<Self, ComposeError> {
+        let folder = &configuration.storage.data_dir;
+        data_folder::prepare(folder)?;
+        let metadata = Arc::new(open_metadata(&folder.join(METADATA_FILE)).await?);
+        let blobs = Arc::new(open_blobs(folder)?);
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ports = Ports {
+            metadata: Arc::<SqlMetadata>::clone(&metadata),
+            blobs: Arc::<FilesystemBlobStore>::clone(&blobs),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            steps: steps()?,
+        };
+        let services = Arc::new(Services::new(ports, settings(configuration)));
+        Ok(Self { services, metadata, blobs, entropy, clock })
+    }
+
+    /// Finishes what was begun and lets go of the stores.
+    pub async fn close(&self) {
+        self.metadata.close().await;
+    }
+}
+
+/// Opens a metadata file.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_metadata(file: &Path) -> Result<SqlMetadata, StoreError> {
+    SqlMetadata::open_sqlite(file, SqliteOptions::default()).await
+}
+
+/// Opens the blobs below a data folder.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_blobs(folder: &Path) -> Result<FilesystemBlobStore, StoreError> {
+    FilesystemBlobStore::open(folder, FilesystemOptions::default())
+}
+
+#[cfg(not(feature = "fail-points"))]
+fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
+    Ok(Arc::new(registry_core::ports::steps::NoSteps))
+}
+
+#[cfg(feature = "fail-points")]
+fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
+    use crate::fail_points::{FailPoint, VARIABLE};
+    match std::env::var(VARIABLE) {
+        Ok(text) => Ok(Arc::new(FailPoint::parse(&text).map_err(ComposeError::FailPoint)?)),
+        Err(_) => Ok(Arc::new(registry_core::ports::steps::NoSteps)),
+    }
+}
+
+/// What the configuration decides for the use cases.
+fn settings(configuration: &Configuration) -> Settings {
+    let Configuration { auth, limits, gc, .. } = configuration;
+    Settings {
+        grace: gc.grace.0,
+        upload_idle: gc.upload_idle.0,
+        max_manifest_bytes: limits.max_manifest_bytes.0,
+        max_blob_bytes: limits.max_blob_bytes.map(|size| size.0),
+        max_artifact_bytes: limits.max_artifact_bytes.map(|size| size.0),
+        anonymous: auth.anonymous,
+        tokens: configured_tokens(configuration),
+        registry_token_lifetime: auth.token_lifetime.0,
+        failed_attempts_per_minute: auth.failed_attempts_per_minute,
+        ..Settings::default()
+    }
+}
+
+/// The tokens of the configuration. Loading it has shown that each can be had; a file that went away since is the same
+/// as a token that nobody holds.
+fn configured_tokens(configuration: &Configuration) -> Vec<ConfiguredToken> {
+    let entries = configuration.auth.tokens.iter().enumerate();
+    entries.filter_map(|(index, entry)| entry.resolve(index).ok()).map(|resolved| resolved.token).collect()
+}
+
+/// The registries that are there from the first start, and those of the configuration.
+pub fn registries(configuration: &Configuration) -> Vec<PreparedRegistry> {
+    let built_in = [(RegistryName::default_oci(), Format::Oci), (RegistryName::default_generic(), Format::Generic)];
+    let mut registries: Vec<_> = built_in
+        .into_iter()
+        .map(|(name, format)| PreparedRegistry { name, format, mode: Mode::Local, settings: None })
+        .collect();
+    for (name, wanted) in &configuration.registries {
+        let RegistryConfiguration { format, mode, references, anonymous } = wanted;
+        let settings = RegistrySettings { references: references.unwrap_or_default(), anonymous: *anonymous };
+        match registries.iter_mut().find(|registry| registry.name == *name) {
+            Some(registry) => registry.settings = Some(settings),
+            None => registries.push(PreparedRegistry {
+                name: name.clone(),
+                format: format.expect("the configuration was checked: a new registry has a format"),
+                mode: mode.unwrap_or(Mode::Local),
+                settings: Some(settings),
+            }),
+        }
+    }
+    registries
+}
+
+/// The bounds on connections and requests.
+pub fn limits(configuration: &Configuration) -> Limits {
+    let server = &configuration.server;
+    Limits {
+        max_connections: server.max_connections,
+        header_timeout: server.header_timeout.0,
+        idle_timeout: server.idle_timeout.0,
+        body_idle_timeout: server.body_idle_timeout.0,
+        write_idle_timeout: server.write_idle_timeout.0,
+        drain_timeout: server.shutdown_grace.0,
+        ..Limits::default()
+    }
+}
+
+/// How the public URL and the client's address are found.
+///
+/// # Errors
+/// [`InvalidOrigin`] for a URL that looked right and is not.
+pub fn origin_policy(configuration: &Configuration) -> Result<OriginPolicy, InvalidOrigin> {
+    let base_url = configuration.server.base_url.as_ref().map(|url| url.0.parse()).transpose()?;
+    let proxies: Vec<String> = configuration.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    OriginPolicy::new(base_url, &proxies)
+}
+
+/// Where the administrator's token is kept.
+pub fn token_file(configuration: &Configuration) -> PathBuf {
+    configuration.storage.data_dir.join(crate::first_start::TOKEN_FILE)
+}

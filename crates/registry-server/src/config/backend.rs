@@ -1,0 +1,79 @@
+//! Which stores the configuration chooses.
+
+use super::{ConfigurationError, Loaded, Origin};
+
+/// Where metadata is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataBackend {
+    /// One file in the data folder.
+    Sqlite,
+    /// A Postgres server.
+    Postgres,
+}
+
+/// Where the bytes of blobs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobBackend {
+    /// Files in the data folder.
+    Files,
+    /// An S3 bucket.
+    S3,
+}
+
+/// Both choices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backends {
+    /// For metadata.
+    pub metadata: MetadataBackend,
+    /// For blobs.
+    pub blobs: BlobBackend,
+}
+
+/// The choice: any `database` key that somebody set (so any `DB_*` variable, or a database URL) means Postgres; a
+/// bucket other than `local` means S3.
+pub fn choose(loaded: &Loaded) -> Backends {
+    let postgres = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
+    let bucket = loaded.configuration.storage.s3.bucket.as_str();
+    Backends {
+        metadata: if postgres { MetadataBackend::Postgres } else { MetadataBackend::Sqlite },
+        blobs: if matches!(bucket, "" | "local") { BlobBackend::Files } else { BlobBackend::S3 },
+    }
+}
+
+/// Refuses what this build does not have, instead of keeping data where nobody expects it.
+///
+/// # Errors
+/// [`ConfigurationError::Unsupported`] says what chose it and how to go on.
+pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), ConfigurationError> {
+    let dynamo = variables.iter().find(|(name, text)| name == "DYNAMODB_TABLE" && !text.is_empty() && text != "local");
+    if let Some((_, table)) = dynamo {
+        return Err(ConfigurationError::Unsupported(format!(
+            "environment variable DYNAMODB_TABLE: `{table}` asks for DynamoDB, which this server does not use: \
+             docs/adr/0007-postgres-not-dynamodb.md says why. Use Postgres (DB_HOST, … or DATABASE_URL), or leave \
+             DYNAMODB_TABLE unset or `local`"
+        )));
+    }
+    let Backends { metadata, blobs } = choose(loaded);
+    if metadata == MetadataBackend::Postgres {
+        let (key, origin) = loaded
+            .set_keys()
+            .find(|(key, _)| key.path.starts_with("database."))
+            .expect("a database key chose Postgres");
+        return Err(ConfigurationError::Unsupported(format!(
+            "{origin}: {} chooses Postgres, which this build does not have yet. Unset it to keep metadata in SQLite \
+             below `storage.dataDir`",
+            key.path
+        )));
+    }
+    if blobs == BlobBackend::S3 {
+        let origin = match loaded.origin("storage.s3.bucket") {
+            Origin::Set(origin) => format!("{origin}: "),
+            Origin::Default => String::new(),
+        };
+        return Err(ConfigurationError::Unsupported(format!(
+            "{origin}storage.s3.bucket chooses S3, which this build does not have yet. Unset it, or set it to `local`, \
+             to keep blobs in files below `storage.dataDir`"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! What no single value shows: keys that need each other, and limits that the design sets.
+
+use registry_core::names::RegistryName;
+
+use super::error::Problem;
+use super::values::HumanDuration;
+use super::{Configuration, Loaded};
+
+/// The largest manifest that the design allows, in bytes: manifests are rows of the database and are read whole.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// The durations that mean nothing when they are zero.
+const POSITIVE: [&str; 7] = [
+    "server.header_timeout",
+    "server.idle_timeout",
+    "server.body_idle_timeout",
+    "server.write_idle_timeout",
+    "auth.token_lifetime",
+    "gc.grace",
+    "gc.upload_idle",
+];
+
+/// Everything in `loaded` that contradicts itself.
+pub fn find(loaded: &Loaded) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    server(loaded, &mut problems);
+    durations(loaded, &mut problems);
+    registries(loaded, &mut problems);
+    tokens(loaded, &mut problems);
+    problems
+}
+
+fn problem(loaded: &Loaded, key: &str, message: impl Into<String>) -> Problem {
+    Problem::at(key, loaded.origin(key), message.into())
+}
+
+fn server(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let Configuration { server, limits, .. } = &loaded.configuration;
+    match (&server.tls.certificate, &server.tls.key) {
+        (Some(_), None) => problems.push(problem(loaded, "server.tls.certificate", "needs `server.tls.key` beside it")),
+        (None, Some(_)) => problems.push(problem(loaded, "server.tls.key", "needs `server.tls.certificate` beside it")),
+        _ => {}
+    }
+    if server.max_connections == 0 {
+        problems.push(problem(loaded, "server.max_connections", "must be at least 1"));
+    }
+    if limits.max_manifest_bytes.0 > MANIFEST_LIMIT {
+        problems.push(problem(loaded, "limits.max_manifest_bytes", "must be at most 4MiB"));
+    }
+}
+
+fn durations(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    for key in POSITIVE {
+        let duration = loaded.raw(key).and_then(|value| value.deserialize::<HumanDuration>().ok());
+        if duration.is_some_and(|duration| duration.0.is_zero()) {
+            problems.push(problem(loaded, key, "must be longer than 0s"));
+        }
+    }
+}
+
+fn registries(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    for (name, registry) in &loaded.configuration.registries {
+        let built_in = [RegistryName::default_oci(), RegistryName::default_generic()].contains(name);
+        match registry.format {
+            None if !built_in => {
+                let message = "is a new registry and needs a `format`: oci or generic";
+                problems.push(problem(loaded, &format!("registries.{name}"), message));
+            }
+            Some(format) if built_in && format.as_str() != name.as_str() => {
+                let message = format!("the registry `{name}` is there from the start, and its format is {name}");
+                problems.push(problem(loaded, &format!("registries.{name}.format"), message));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn tokens(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    for (index, entry) in loaded.configuration.auth.tokens.iter().enumerate() {
+        if let Err(error) = entry.resolve(index) {
+            let origin = loaded.origin("auth.tokens");
+            problems.push(Problem::at(&format!("auth.tokens[{index}]"), origin, error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the server needs to do its work.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry_core::error::{StoreError, StoreErrorKind};
+use registry_core::services::Services;
+use registry_http::health::{Check, Readiness};
+
+/// The two stores.
+pub struct Stores {
+    services: Arc<Services>,
+}
+
+impl Stores {
+    /// The stores of `services`.
+    pub fn new(services: Arc<Services>) -> Self {
+        Self { services }
+    }
+}
+
+#[async_trait]
+impl Readiness for Stores {
+    async fn checks(&self) -> Vec<Check> {
+        let ports = self.services.ports();
+        let (metadata, blobs) = tokio::join!(ports.metadata.ping(), ports.blobs.probe());
+        vec![check("metadata", metadata), check("blobs", blobs)]
+    }
+}
+
+/// Strangers see the kind of a failure, the log its cause.
+fn check(name: &'static str, answer: Result<(), StoreError>) -> Check {
+    let outcome = answer.map_err(|error| {
+        tracing::warn!(check = name, error = error.chain(), "not ready");
+        match error.kind {
+            StoreErrorKind::Unavailable => "it does not answer",
+            StoreErrorKind::Full => "it is full",
+            StoreErrorKind::Corrupt => "it is damaged",
+            StoreErrorKind::Other => "it failed",
+        }
+        .to_owned()
+    });
+    Check { name, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_check_says_what_kind_and_no_more() {
+        assert_eq!(check("metadata", Ok(())), Check { name: "metadata", outcome: Ok(()) });
+        let full = StoreError::new(StoreErrorKind::Full, "write /srv/secret/path", "No space left on device");
+        assert_eq!(check("blobs", Err(full)).outcome, Err("it is full".to_owned()));
+    }
+}
