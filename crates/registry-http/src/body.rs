@@ -15,7 +15,7 @@ use registry_core::ports::blob_store::BlobReader;
 /// The body of an answer: always of a known length, so that Content-Length is always sent.
 ///
 /// # Guarantees
-/// An answer is complete or visibly broken: a stream that fails, ends early or runs over its length aborts the
+/// An answer is complete or visibly broken: a stream that fails, ends early or overruns its length aborts the
 /// connection (HTTP/1) or resets the stream (HTTP/2); a client never takes a short body for a whole one.
 pub struct ResponseBody(Kind);
 
@@ -38,7 +38,7 @@ impl ResponseBody {
         Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// The bytes of `stream`, which must be `length` in all.
+    /// The bytes of `stream`, which must be `length` in all; it is not polled beyond that.
     pub fn stream(stream: BoxStream<'static, Result<Bytes, StoreError>>, length: u64) -> Self {
         Self(if length == 0 { Kind::Empty } else { Kind::Stream { stream, remaining: length } })
     }

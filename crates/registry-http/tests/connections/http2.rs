@@ -1,0 +1,157 @@
+//! HTTP/2, with prior knowledge.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use registry_core::services::BodyError;
+use registry_core::testing::entropy::SeededEntropy;
+use tokio::net::TcpStream;
+
+use crate::server::{FileBlob, TestServer, short};
+
+type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+
+async fn connect(server: &TestServer) -> SendRequest<Body> {
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(format!("http://localhost{path}")).body(full("")).unwrap()
+}
+
+#[tokio::test]
+async fn requests_share_a_connection() {
+    let server = TestServer::start().await;
+    let mut client = connect(&server).await;
+    let slow = client.send_request(get("/gate"));
+    let slow = tokio::spawn(slow);
+    server.application.entered.acquire().await.unwrap().forget();
+    let answer = client.send_request(get("/hello")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-length"], "5");
+    assert!(answer.headers().contains_key("x-request-id"));
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+    server.application.gate.add_permits(1);
+    assert_eq!(slow.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), "through");
+}
+
+#[tokio::test]
+async fn bodies_go_both_ways() {
+    let server = TestServer::start().await;
+    let content = SeededEntropy::new(2).bytes(3_000_001);
+    server.application.serve_blob(FileBlob::new(&content, true));
+    let mut client = connect(&server).await;
+    let answer = client.send_request(get("/blob?from=1")).await.unwrap();
+    assert!(answer.into_body().collect().await.unwrap().to_bytes() == content[1..]);
+    let post = Request::post("http://localhost/echo").body(full(content[..1_000_000].to_vec())).unwrap();
+    let answer = client.send_request(post).await.unwrap();
+    assert!(answer.into_body().collect().await.unwrap().to_bytes() == content[..1_000_000]);
+    let head = Request::head("http://localhost/blob").body(full("")).unwrap();
+    let answer = client.send_request(head).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "3000001");
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_the_client_and_the_connection_goes_on() {
+    let server = TestServer::start().await;
+    let mut client = connect(&server).await;
+    let endless = futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(Bytes::from_static(&[0; 16_384]))));
+    let put = Request::put("http://localhost/refuse").body(BodyExt::boxed(StreamBody::new(endless))).unwrap();
+    let answer = client.send_request(put).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
+    assert_eq!(client.send_request(get("/hello")).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_is_disconnected() {
+    let server = TestServer::start().await;
+    for announced in [None, Some("1000")] {
+        let mut client = connect(&server).await;
+        let piece = futures_util::stream::once(async { Ok(http_body::Frame::data(Bytes::from_static(b"abc"))) });
+        let broken = piece.chain(futures_util::stream::once(async { Err(std::io::Error::other("no more")) }));
+        let mut put = Request::put("http://localhost/consume");
+        if let Some(length) = announced {
+            put = put.header("content-length", length);
+        }
+        let put = put.body(BodyExt::boxed(StreamBody::new(broken))).unwrap();
+        assert!(client.send_request(put).await.is_err());
+        assert_eq!(server.application.next_consumed().await, Err(BodyError::Disconnected), "{announced:?}");
+    }
+}
+
+/// hyper hands a reset with NO_ERROR on as the regular end of the body.
+#[tokio::test]
+async fn a_stream_that_is_reset_without_an_error_is_disconnected_too() {
+    let server = TestServer::start().await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+        frame.extend_from_slice(payload);
+        frame
+    };
+    // HPACK: indexed `:method: POST` (3), `:scheme: http` (6), then literals `:path` (4) and `:authority` (1).
+    let mut headers = vec![0x83, 0x86, 0x04, 8];
+    headers.extend_from_slice(b"/consume");
+    headers.extend_from_slice(&[0x01, 9]);
+    headers.extend_from_slice(b"localhost");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, 4, 1, &headers));
+    bytes.extend(frame(0, 0, 1, b"abc"));
+    bytes.extend(frame(3, 0, 1, &[0, 0, 0, 0]));
+    tokio::io::AsyncWriteExt::write_all(&mut socket, &bytes).await.unwrap();
+    assert_eq!(server.application.next_consumed().await, Err(BodyError::Disconnected));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_resets_the_stream() {
+    let server = TestServer::start().await;
+    let mut client = connect(&server).await;
+    for case in ["short", "failing", "long"] {
+        // The reset may come before the head of an answer that fails at once.
+        if let Ok(answer) = client.send_request(get(&format!("/broken?case={case}"))).await {
+            assert!(answer.into_body().collect().await.is_err(), "{case}");
+        }
+    }
+    assert_eq!(client.send_request(get("/hello")).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_connection_at_rest_is_closed() {
+    let server = TestServer::with_limits(short(|limits| limits.idle_timeout = Duration::from_millis(50))).await;
+    let mut client = connect(&server).await;
+    assert_eq!(client.send_request(get("/hello")).await.unwrap().status(), StatusCode::OK);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !client.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the server says goodbye");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = TestServer::start().await;
+    let mut client = connect(&server).await;
+    let mut request = get("/hello");
+    request.headers_mut().insert("x-giant", "y".repeat(100_000).parse().unwrap());
+    match client.send_request(request).await {
+        Ok(answer) => assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        Err(error) => assert!(error.is_user() || error.is_closed() || !error.is_timeout(), "{error}"),
+    }
+    assert_eq!(connect(&server).await.send_request(get("/hello")).await.unwrap().status(), StatusCode::OK);
+}
