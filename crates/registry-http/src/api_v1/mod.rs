@@ -93,7 +93,8 @@ impl ApiV1 {
 
     async fn principal(&self, request: &Request) -> Result<Arc<Principal>, ApiError> {
         let principal = self.authenticator.principal(request, false).await;
-        principal.map_err(|failure| ApiError::authentication(&failure, request.id()))
+        let authenticated = principal.map_err(|failure| ApiError::authentication(&failure, request.id()))?;
+        Ok(authenticated.principal)
     }
 
     async fn administrator(&self, request: &Request) -> Result<Arc<Principal>, ApiError> {

@@ -15,7 +15,7 @@ use registry_core::token::TokenSecret;
 
 use crate::request::Request;
 use credentials::{Presented, read_authorization};
-use registry_token::RegistryTokens;
+use registry_token::{Access, RegistryTokens};
 
 /// A request's credentials were not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,14 @@ impl From<BadCredential> for AuthFailure {
     }
 }
 
+/// Who sends a request.
+pub struct Authenticated {
+    /// Who it is, and what they may do.
+    pub principal: Arc<Principal>,
+    /// What the registry token was asked for, granted or not; `None` for other credentials.
+    pub asked: Option<Vec<Access>>,
+}
+
 /// Finds out who sends a request.
 pub struct Authenticator {
     services: Arc<Services>,
@@ -63,12 +71,16 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthFailure`]: wrong credentials never make a stranger.
-    pub async fn principal(&self, request: &Request, registry_tokens: bool) -> Result<Arc<Principal>, AuthFailure> {
+    pub async fn principal(&self, request: &Request, registry_tokens: bool) -> Result<Authenticated, AuthFailure> {
+        let mut asked = None;
         let principal = match self.presented(request)? {
             Presented::Nothing => self.services.authenticate(&Credential::None, request.client()).await?,
             Presented::Bearer(text) if registry_tokens && registry_token::has_shape(&text) => {
                 match self.tokens.verify(&text).await? {
-                    Some(principal) => Arc::new(principal),
+                    Some((principal, access)) => {
+                        asked = Some(access);
+                        Arc::new(principal)
+                    }
                     // Too old is what happens to every registry token: it is no attack, the client asks for another.
                     None => return Err(AuthFailure::Invalid),
                 }
@@ -76,7 +88,7 @@ impl Authenticator {
             Presented::Bearer(text) | Presented::Basic { password: text } => self.token_holder(text, request).await?,
         };
         request.set_principal(principal.name.as_str());
-        Ok(principal)
+        Ok(Authenticated { principal, asked })
     }
 
     /// The holder of an access token.

@@ -105,11 +105,12 @@ impl RegistryTokens {
         Ok(Issued { token, issued_at: now, lifetime })
     }
 
-    /// What a token permits, or `None` when it is not valid (any more).
+    /// Whom a token was given to with what it permits, and what was asked for with it; `None` when it is not valid (any
+    /// more).
     ///
     /// # Errors
     /// [`StoreError`] when the keys cannot be had.
-    pub async fn verify(&self, token: &str) -> Result<Option<Principal>, StoreError> {
+    pub async fn verify(&self, token: &str) -> Result<Option<(Principal, Vec<Access>)>, StoreError> {
         let Ok(header) = decode_header(token) else { return Ok(None) };
         let Some(id) = header.kid else { return Ok(None) };
         let now = self.services.ports().clock.now();
@@ -129,8 +130,8 @@ impl RegistryTokens {
         if data.claims.exp <= now.as_seconds() {
             return Ok(None);
         }
-        let Claims { sub: name, anonymous, scopes, .. } = data.claims;
-        Ok(Some(Principal { name, anonymous, scopes }))
+        let Claims { sub: name, anonymous, scopes, access, .. } = data.claims;
+        Ok(Some((Principal { name, anonymous, scopes }, access)))
     }
 
     fn loaded(&self) -> Arc<Keys> {

@@ -121,7 +121,7 @@ async fn exchange(
             request.set_principal(principal.name.as_str());
             principal
         }
-        None => authenticator.principal(request, false).await?,
+        None => authenticator.principal(request, false).await?.principal,
     };
     // A stranger who may do nothing anywhere is told so here, where the client shows it best.
     if principal.anonymous && principal.scopes.is_empty() {

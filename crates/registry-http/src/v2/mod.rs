@@ -18,8 +18,9 @@ use registry_core::names::RepositoryName;
 use registry_core::permission::{Action, Principal};
 use registry_core::services::{ResolvedRepository, Services};
 
-use crate::auth::Authenticator;
+use crate::auth::registry_token::Access;
 use crate::auth::token_endpoint::repository_scope;
+use crate::auth::{Authenticated, Authenticator};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, bytes};
 use error::{ErrorCode, OciError};
@@ -38,6 +39,8 @@ pub struct V2 {
 /// What an endpoint has before it begins: who asks, and for which repository.
 struct Scoped {
     principal: Arc<Principal>,
+    /// What a registry token was asked for; `None` for other credentials.
+    asked: Option<Vec<Access>>,
     resolved: ResolvedRepository,
     /// The name as the client wrote it, for answers.
     name: RepositoryName,
@@ -150,8 +153,12 @@ impl V2 {
     }
 
     async fn principal(&self, request: &Request, challenge: &str) -> Result<Arc<Principal>, OciError> {
-        let principal = self.authenticator.principal(request, true).await;
-        principal.map_err(|failure| OciError::authentication(failure, challenge, request.id()))
+        Ok(self.authenticated(request, challenge).await?.principal)
+    }
+
+    async fn authenticated(&self, request: &Request, challenge: &str) -> Result<Authenticated, OciError> {
+        let authenticated = self.authenticator.principal(request, true).await;
+        authenticated.map_err(|failure| OciError::authentication(failure, challenge, request.id()))
     }
 
     /// The challenge of RFC 6750 and the Docker token specification: where to get a token, and for what.
@@ -178,7 +185,8 @@ impl V2 {
             other => other.as_str(),
         };
         let scope = repository_scope(&name, actions);
-        let principal = self.principal(request, &self.challenge(request, Some(&scope), None)).await?;
+        let challenge = self.challenge(request, Some(&scope), None);
+        let Authenticated { principal, asked } = self.authenticated(request, &challenge).await?;
         let resolved = self.services.resolve_repository(&name).await;
         let resolved = resolved
             .map_err(|error| OciError::internal(&error, request.id()))?
@@ -192,7 +200,7 @@ impl V2 {
             let challenge = self.challenge(request, Some(&scope), error);
             return Err(OciError::unauthorized(message, &challenge));
         }
-        Ok(Scoped { principal, resolved, name })
+        Ok(Scoped { principal, asked, resolved, name })
     }
 }
 

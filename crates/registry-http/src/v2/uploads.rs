@@ -3,12 +3,14 @@
 use http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use registry_core::digest::{Algorithm, Digest};
+use registry_core::names::RepositoryName;
 use registry_core::permission::Action;
 use registry_core::services::{ContentRange, FinishUpload, Mounted, UploadError, WriteUpload};
 use registry_core::upload::{UploadId, UploadTarget};
 
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
+use crate::auth::token_endpoint::repository_scope;
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty};
 
@@ -53,15 +55,38 @@ impl V2 {
         let failed = |error| OciError::internal(&error, request.id());
         let Some(from) = request.query_value("from") else {
             let source = self.services.find_mount_source(&scoped.principal, digest).await.map_err(failed)?;
-            let Some(source) = source else { return Ok(None) };
+            let Some(source) = source else {
+                self.ask_for_more(request, scoped, "registry", "catalog", "registry:catalog:*")?;
+                return Ok(None);
+            };
             return self.mount(request, scoped, &source, digest).await;
         };
-        let Ok(name) = from.parse() else { return Ok(None) };
+        let Ok(name) = from.parse::<RepositoryName>() else { return Ok(None) };
         let Some(source) = self.services.resolve_repository(&name).await.map_err(failed)? else { return Ok(None) };
         if !scoped.principal.may(Action::Pull, &source.registry.name, source.repository.name.as_str()) {
+            self.ask_for_more(request, scoped, "repository", &from, &repository_scope(&name, "pull"))?;
             return Ok(None);
         }
         self.mount(request, scoped, &source.repository, digest).await
+    }
+
+    /// A registry token that was never asked for the source says nothing of whether its holder may read it: the
+    /// challenge names both scopes, and the client comes again with a token that was. Then the answer is 201 or 202.
+    fn ask_for_more(
+        &self,
+        request: &Request,
+        scoped: &Scoped,
+        kind: &str,
+        name: &str,
+        scope: &str,
+    ) -> Result<(), OciError> {
+        let Some(asked) = &scoped.asked else { return Ok(()) };
+        if asked.iter().any(|access| access.kind == kind && access.name == name) {
+            return Ok(());
+        }
+        let scopes = format!("{} {scope}", repository_scope(&scoped.name, "pull,push"));
+        let challenge = self.challenge(request, Some(&scopes), Some("insufficient_scope"));
+        Err(OciError::unauthorized("the token was not asked for the source of the mount", &challenge))
     }
 
     async fn mount(
