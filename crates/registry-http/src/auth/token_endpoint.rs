@@ -16,7 +16,7 @@ use super::registry_token::Access;
 use super::{AuthFailure, Authenticator};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, json as json_response};
-use crate::v2::error::{ErrorCode, OciError};
+use crate::v2::error::{ErrorCode, LOG_IN, OciError};
 
 /// The most scopes in one request.
 const SCOPE_LIMIT: usize = 100;
@@ -125,7 +125,7 @@ async fn exchange(
     };
     // A stranger who may do nothing anywhere is told so here, where the client shows it best.
     if principal.anonymous && principal.scopes.is_empty() {
-        return Ok(unauthorized("authentication required", request));
+        return Ok(unauthorized(LOG_IN, request));
     }
     debug_assert!(!principal.anonymous || request.headers().get(AUTHORIZATION).is_none());
 

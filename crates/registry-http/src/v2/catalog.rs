@@ -5,7 +5,7 @@ use registry_core::registry::Format;
 use serde_json::json;
 
 use super::V2;
-use super::error::OciError;
+use super::error::{LOG_IN, OciError};
 use super::paging::{Page, with_next_page};
 use crate::auth::token_endpoint::catalog_registry;
 use crate::request::Request;
@@ -17,7 +17,7 @@ impl V2 {
         let challenge = self.challenge(request, Some("registry:catalog:*"), None);
         let principal = self.principal(request, &challenge).await?;
         if principal.scopes.is_empty() {
-            return Err(OciError::unauthorized("authentication required", &challenge));
+            return Err(OciError::unauthorized(LOG_IN, &challenge));
         }
         let page = Page::read(request)?;
         let failed = |error| OciError::internal(&error, request.id());

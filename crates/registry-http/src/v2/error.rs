@@ -54,6 +54,10 @@ impl ErrorCode {
     }
 }
 
+/// What a stranger is told. Clients show it, but leave it out when it is just the specification's own words.
+pub(crate) const LOG_IN: &str =
+    "authentication required: log in with any user name and an access token as the password";
+
 /// A refusal: a status and a document `{"errors": […]}`.
 #[derive(Debug)]
 pub struct OciError {

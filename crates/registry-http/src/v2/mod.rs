@@ -23,7 +23,7 @@ use crate::auth::token_endpoint::repository_scope;
 use crate::auth::{Authenticated, Authenticator};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, bytes};
-use error::{ErrorCode, OciError};
+use error::{ErrorCode, LOG_IN, OciError};
 use route::Route;
 
 /// `Docker-Content-Digest`
@@ -147,7 +147,7 @@ impl V2 {
         let principal = self.principal(request, &challenge).await?;
         let bearer = request.headers().contains_key(http::header::AUTHORIZATION);
         if principal.anonymous && !bearer {
-            return Err(OciError::unauthorized("authentication required", &challenge));
+            return Err(OciError::unauthorized(LOG_IN, &challenge));
         }
         Ok(bytes(StatusCode::OK, HeaderValue::from_static("application/json"), "{}"))
     }
@@ -193,7 +193,7 @@ impl V2 {
             .ok_or_else(|| invalid("the name after the registry's is not a repository's".to_owned()))?;
         if !principal.may(action, &resolved.registry.name, resolved.repository.name.as_str()) {
             let (message, error) = if principal.anonymous {
-                ("authentication required", None)
+                (LOG_IN, None)
             } else {
                 ("the credentials do not permit this", Some("insufficient_scope"))
             };

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::error::{ErrorCode, OciError};
+use super::error::{ErrorCode, LOG_IN, OciError};
 use super::paging::{Page, with_next_page};
 use super::{Scoped, V2};
 use crate::auth::token_endpoint::catalog_registry;
@@ -31,7 +31,7 @@ impl V2 {
         let challenge = self.challenge(request, Some("registry:catalog:*"), None);
         let principal = self.principal(request, &challenge).await?;
         if principal.scopes.is_empty() {
-            return Err(OciError::unauthorized("authentication required", &challenge));
+            return Err(OciError::unauthorized(LOG_IN, &challenge));
         }
         let page = Page::read(request)?;
         let failed = |error| OciError::internal(&error, request.id());
