@@ -36,7 +36,10 @@ func main() {
 func run(ctx context.Context) error {
 	credentials := flag.String("creds", "", "USER:PASSWORD for every registry")
 	flag.Parse()
-	system := &types.SystemContext{DockerInsecureSkipTLSVerify: types.OptionalBoolTrue}
+	system := &types.SystemContext{
+		DockerInsecureSkipTLSVerify: types.OptionalBoolTrue,
+		AuthFilePath:                os.Getenv("REGISTRY_AUTH_FILE"),
+	}
 	if *credentials != "" {
 		user, password, _ := strings.Cut(*credentials, ":")
 		system.DockerAuthConfig = &types.DockerAuthConfig{Username: user, Password: password}
