@@ -43,7 +43,7 @@ use staging::Retry;
 pub struct FilesystemOptions {
     /// How long a writer, or whoever publishes, waits for the writer before it to let go.
     pub lock_wait: Duration,
-    /// How many bytes must be free for [`BlobStore::probe`] to say that bytes can be written.
+    /// How many bytes uploads leave free, for the metadata beside them; with fewer, [`BlobStore::probe`] fails too.
     pub min_free_bytes: u64,
 }
 
@@ -106,7 +106,7 @@ impl BlobStore for FilesystemBlobStore {
         _staging: &StagingState,
     ) -> Result<Box<dyn StagingWriter>, AppendError> {
         let path = self.inner.layout.staged(id);
-        Ok(Box::new(staging::append(path, offset, self.options.lock_wait).await?))
+        Ok(Box::new(staging::append(path, offset, self.options.lock_wait, self.options.min_free_bytes).await?))
     }
 
     async fn read_staged(

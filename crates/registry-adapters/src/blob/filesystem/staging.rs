@@ -31,8 +31,14 @@ const STAGED_MODE: u32 = 0o600;
 /// How many full batches of one writer wait for the disk or are being written.
 const BATCHES_IN_FLIGHT: usize = 4;
 /// How many bytes are written before the kernel is asked to begin writing them to disk, so that the fdatasync of a
-/// checkpoint finds little left to do.
+/// checkpoint finds little left to do: 10-45 ms at the end of 1 GiB that came at 250 MB/s, and 300-390 ms without.
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
+/// How long an upload is when the file's entry in its folder is made durable, too, and not only its bytes.
+///
+/// Common file systems write the entry of a new file together with its first bytes; on any other a loss of power may
+/// take a shorter upload with it, which is then [`Lost`](AppendError::Lost) and sent again. For a blob of 4 KiB this
+/// third flush would be 40 % of the time it takes. Publishing always makes the object's entry durable.
+const DURABLE_ENTRY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How long to wait before trying a lock again, at first and at most.
 const LOCK_RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
@@ -112,7 +118,13 @@ fn open(path: &Path, create: bool) -> io::Result<Option<Opened>> {
 }
 
 /// Opens the staging file at `path` to append at `offset`, and takes its lock, for which it waits at most `lock_wait`.
-pub(super) async fn append(path: PathBuf, offset: u64, lock_wait: Duration) -> Result<Writer, AppendError> {
+/// The writer never takes the last `min_free_bytes` of the disk.
+pub(super) async fn append(
+    path: PathBuf,
+    offset: u64,
+    lock_wait: Duration,
+    min_free_bytes: u64,
+) -> Result<Writer, AppendError> {
     let context = || format!("append to {}", path.display());
     let opened = {
         let path = path.clone();
@@ -132,7 +144,8 @@ pub(super) async fn append(path: PathBuf, offset: u64, lock_wait: Duration) -> R
     if length < offset {
         return Err(AppendError::Lost);
     }
-    Ok(Writer::new(path, file, Progress { offset, is_cut: length == offset, is_entry_durable: !is_new, unsynced: 0 }))
+    let progress = Progress { offset, is_cut: length == offset, is_entry_durable: !is_new, unsynced: 0 };
+    Ok(Writer::new(path, file, min_free_bytes, progress))
 }
 
 /// Appends to a staging file, which it holds locked.
@@ -149,6 +162,8 @@ pub(super) struct Writer {
 struct Staged {
     file: File,
     path: PathBuf,
+    /// What uploads leave free, so that there is room to record deletions and to collect when the disk is full.
+    min_free_bytes: u64,
     queue: Mutex<Queue>,
     /// Only whoever drains the queue has it, one at a time.
     progress: Mutex<Progress>,
@@ -184,8 +199,8 @@ struct Progress {
 }
 
 impl Writer {
-    fn new(path: PathBuf, file: File, progress: Progress) -> Self {
-        let staged = Staged { file, path, queue: Mutex::default(), progress: Mutex::new(progress) };
+    fn new(path: PathBuf, file: File, min_free_bytes: u64, progress: Progress) -> Self {
+        let staged = Staged { file, path, min_free_bytes, queue: Mutex::default(), progress: Mutex::new(progress) };
         Self { staged: Arc::new(staged), batch: Batch::default(), slots: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)) }
     }
 
@@ -318,6 +333,10 @@ impl Staged {
     fn write(&self, progress: &mut Progress, batch: Batch) -> io::Result<()> {
         self.cut(progress)?;
         let length = batch.len() as u64;
+        let space = rustix::fs::fstatvfs(&self.file)?;
+        if space.f_bavail.saturating_mul(space.f_frsize) < self.min_free_bytes.saturating_add(length) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         batch.write_at(&self.file, progress.offset)?;
         progress.offset += length;
         progress.unsynced += length;
@@ -332,7 +351,7 @@ impl Staged {
         self.cut(progress)?;
         self.file.sync_data()?;
         progress.unsynced = 0;
-        if !progress.is_entry_durable {
+        if !progress.is_entry_durable && progress.offset >= DURABLE_ENTRY_BYTES {
             sync_folder(self.path.parent().expect("a staging file lies in a folder"))?;
             progress.is_entry_durable = true;
         }
