@@ -22,6 +22,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use registry_adapters::sql::SqlMetadata;
+use registry_core::digest::Digest;
 use registry_core::ports::blob_store::{BlobStore as _, ObjectKey};
 use registry_core::ports::metadata::ObjectLedger as _;
 use registry_core::ports::metadata::ledger::{LedgerEntry, ObjectState};
@@ -56,6 +57,9 @@ pub enum BackupError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store has lost an object that the metadata still knows.
+    #[error("the bytes of {0} are missing: `registry-server check` says more")]
+    Missing(Digest),
     /// Every snapshot was out of date before its objects were copied.
     #[error("objects are deleted faster than they can be copied; try again when less is going on")]
     Overtaken,
@@ -147,7 +151,7 @@ impl Backup {
         for _ in 0..ROUNDS {
             live.backup_to(&partial).await?;
             let snapshot = compose::open_metadata(&partial).await?;
-            let outcome = self.complete(&snapshot).await;
+            let outcome = self.complete(&snapshot, live).await;
             snapshot.close().await;
             if let Some(report) = outcome? {
                 return Ok(report);
@@ -158,7 +162,11 @@ impl Backup {
     }
 
     /// Takes what `snapshot` knows and the backup has not; `None` when an object is gone already.
-    async fn complete(&mut self, snapshot: &SqlMetadata) -> Result<Option<BackupReport>, CommandError> {
+    async fn complete(
+        &mut self,
+        snapshot: &SqlMetadata,
+        live: &SqlMetadata,
+    ) -> Result<Option<BackupReport>, CommandError> {
         let mut report = BackupReport::default();
         let mut after = None;
         loop {
@@ -166,7 +174,13 @@ impl Backup {
             let Some(last) = page.last() else { break };
             for (key, size) in page.iter().filter_map(live_object) {
                 if self.take(key)? == Taken::Gone {
-                    return Ok(None);
+                    // Collected, or lost?
+                    return match live.ledger_entry(key).await? {
+                        Some(LedgerEntry { state: ObjectState::Live, blob: Some((digest, _)), .. }) => {
+                            Err(BackupError::Missing(digest).into())
+                        }
+                        _ => Ok(None),
+                    };
                 }
                 report.objects += 1;
                 report.bytes += size;
@@ -274,3 +288,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&partial, to)
 }
+
+#[cfg(test)]
+mod tests;
