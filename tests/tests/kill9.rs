@@ -126,7 +126,7 @@ fn verify(server: &Server, acknowledged: &Acknowledged) {
 /// Ends what was left over, and compares ledger and store both ways.
 #[track_caller]
 fn reap_and_check(server: Server, acknowledged: &Acknowledged) {
-    let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "0s").start();
+    let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "1ms").start();
     server.gc("24h");
     verify(&server, acknowledged);
     let staged = std::fs::read_dir(server.data().join("uploads")).unwrap().count();
@@ -207,7 +207,7 @@ fn at_random_moments_of_a_load() {
             verify_load(&server, acknowledged);
         }
     }
-    let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "0s").start();
+    let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "1ms").start();
     server.gc("24h");
     for acknowledged in &all {
         verify_load(&server, acknowledged);
