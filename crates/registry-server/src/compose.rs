@@ -104,6 +104,9 @@ fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
 #[cfg(feature = "fail-points")]
 fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
     use crate::fail_points::{FailPoint, VARIABLE};
+    if std::env::var("FOUNDRY_FAULT").is_ok_and(|fault| fault == "unlocked-review") {
+        registry_adapters::sql::faults::unlock_reviews();
+    }
     match std::env::var(VARIABLE) {
         Ok(text) => Ok(Arc::new(FailPoint::parse(&text).map_err(ComposeError::FailPoint)?)),
         Err(_) => Ok(Arc::new(registry_core::ports::steps::NoSteps)),

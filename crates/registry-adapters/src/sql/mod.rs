@@ -7,6 +7,8 @@
 mod blob_index;
 mod database;
 mod error;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod garbage;
 mod jobs;
 mod ledger;
