@@ -58,6 +58,18 @@ fn the_start_warns_of_what_an_operator_may_not_have_meant() {
 }
 
 #[test]
+fn garbage_is_collected_in_the_background() {
+    let place = Place::with_token().variable("FOUNDRY_GC__INTERVAL", "20ms");
+    let mut server = place.serve(&[]);
+    let path = "/api/v1/artifacts/mypkg/1.0.0";
+    assert_eq!(server.authorized("POST", path, b"some bytes").status, 201);
+    assert_eq!(server.authorized("DELETE", path, b"").status, 204);
+    // Collections that began before the deletion find nothing.
+    while server.wait_for("garbage collected")["bytes_freed"] != 10 {}
+    server.wait_for("garbage collected");
+}
+
+#[test]
 fn a_stop_lets_the_requests_under_way_finish() {
     let place = Place::with_token();
     let mut server = place.serve(&[]);
