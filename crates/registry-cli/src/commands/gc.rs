@@ -26,7 +26,7 @@ impl Gc {
         let options = GcOptions { dry_run: self.dry_run, grace: self.grace };
         let report = context.client()?.collect_garbage(&options).await?;
         let sentence = format!(
-            "{} {} blobs of {} ({} objects); reviewed {} references, ended {} uploads",
+            "{} {} blobs ({}) and {} objects; reviewed {} references and ended {} uploads",
             if report.dry_run { "Would delete" } else { "Deleted" },
             report.blobs_deleted,
             output::size(report.bytes_freed),

@@ -109,7 +109,7 @@ async fn delete_and_gc_say_what_they_did() {
     assert_eq!(home.run(&["delete", "p", "1", "--json"]).await.document()["deleted"], true);
 
     let dry = home.run(&["gc", "--dry-run", "--grace", "0s"]).await.silently();
-    assert!(dry.stdout.starts_with("Would delete 2 blobs of 2.00 KiB"), "{dry:?}");
+    assert!(dry.stdout.starts_with("Would delete 2 blobs (2.00 KiB) and 2 objects"), "{dry:?}");
     assert_eq!(server.seen().last().expect("asked").target, "/api/v1/gc?dry_run=true&grace=0s");
     let document = home.run(&["gc", "--json"]).await.silently().document();
     assert_eq!((&document["blobs_deleted"], &document["extra"]), (&1.into(), &true.into()));

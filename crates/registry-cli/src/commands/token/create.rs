@@ -43,7 +43,7 @@ impl Create {
         if !context.json() {
             let info = &created.info;
             eprintln!(
-                "Made the token {} (id {}), which may {} and expires {}. It is shown only this once; revoke it with: \
+                "Made the token {} (id {}) with {}, expires: {}. It is shown only this once; revoke it with: \
                  registry-cli token revoke {1}",
                 printable(&info.name),
                 printable(&info.id),
