@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -65,22 +66,12 @@ impl Activity {
         }
     }
 
-    /// A request's head is complete.
-    pub(crate) fn exchange_began(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// A request's head is complete. The connection is busy until the last clone of what it returns is dropped.
+    pub(crate) fn request_began(self: &Arc<Self>) -> Busy {
         self.had_request.store(true, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
-    }
-
-    /// A request's body is complete.
-    pub(crate) fn input_complete(&self) {
-        self.input_open.store(false, Ordering::Relaxed);
-    }
-
-    /// A request is answered, or given up.
-    pub(crate) fn exchange_ended(&self) {
-        self.idle_since.store(self.now(), Ordering::Relaxed);
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
     }
 
     /// Whether the client may still be sending something that nobody will read.
@@ -106,6 +97,31 @@ impl Activity {
         let had_request = self.had_request.load(Ordering::Relaxed);
         let patience = if had_request { limits.idle_timeout } else { limits.header_timeout };
         Some((at(self.idle_since.load(Ordering::Relaxed), patience), Expiry::Idle))
+    }
+}
+
+/// Something is being done for the connection: its time does not run.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Activity>);
+
+impl Busy {
+    /// A request's body is complete.
+    pub(crate) fn input_complete(&self) {
+        self.0.input_open.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -18,8 +18,9 @@ use registry_core::error::StoreError;
 use tracing::{Instrument, Span};
 
 use crate::access_log;
-use crate::activity::Activity;
+use crate::activity::{Activity, Busy};
 use crate::body::ResponseBody;
+use crate::limits::Limits;
 use crate::metrics::Finished;
 use crate::origin::Ends;
 use crate::request::{Notes, Request, RequestContext};
@@ -37,7 +38,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     server: Arc<Server>,
-    activity: Arc<Activity>,
+    busy: Busy,
     method: Method,
     uri: Uri,
     version: Version,
@@ -56,14 +57,13 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     fn begin(server: &Arc<Server>, activity: &Arc<Activity>, ends: Ends, parts: &Parts) -> Arc<Self> {
-        activity.exchange_began();
         server.metrics.exchange_began();
         let id = RequestId::of(&parts.headers, &*server.entropy);
         // At the highest level, so that the span is there for every event that is.
         let span = tracing::error_span!("request", request_id = id.as_str());
         Arc::new(Self {
             server: Arc::clone(server),
-            activity: Arc::clone(activity),
+            busy: activity.request_began(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
@@ -98,9 +98,13 @@ impl Exchange {
         self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// All of the request's body came.
-    pub(crate) fn input_complete(&self) {
-        self.activity.input_complete();
+    /// What keeps the connection from being taken for idle.
+    pub(crate) fn busy(&self) -> &Busy {
+        &self.busy
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.server.limits
     }
 
     /// The rest of the request's body will not be read.
@@ -174,7 +178,6 @@ impl Tally for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.activity.exchange_ended();
         let bytes_out = *self.bytes_out.get_mut();
         let status = *self.status.get_mut();
         let finished = Finished {

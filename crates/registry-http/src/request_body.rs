@@ -14,8 +14,9 @@ use futures_core::Stream;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use registry_core::services::BodyError;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
+use crate::activity::Busy;
 use crate::exchange::Exchange;
 
 /// While it waits for a client, a body wants at least this many bytes within each idle timeout, so that a stranger
@@ -72,7 +73,7 @@ impl RequestBody {
     pub(crate) fn incoming(incoming: Incoming, exchange: Arc<Exchange>, idle_timeout: Duration) -> Self {
         let content_length = incoming.size_hint().exact();
         let source = if incoming.is_end_stream() {
-            exchange.input_complete();
+            exchange.busy().input_complete();
             Source::Ended
         } else {
             Source::Incoming { incoming, exchange }
@@ -154,7 +155,7 @@ impl RequestBody {
 
     fn end(&mut self) -> Poll<Option<Result<Bytes, BodyError>>> {
         if let Source::Incoming { exchange, .. } = &self.source {
-            exchange.input_complete();
+            exchange.busy().input_complete();
         }
         self.source = Source::Ended;
         Poll::Ready(None)
@@ -236,39 +237,58 @@ impl Drop for RequestBody {
             return;
         };
         if self.content_length == Some(self.received) {
-            exchange.input_complete();
+            exchange.busy().input_complete();
             return;
         }
-        if exchange.is_http2() {
-            // Dropping it resets the stream with NO_ERROR after the answer (RFC 9113, 8.1); the others go on.
-            return;
-        }
+        let drain = Drain::new(&exchange);
         let left = self.content_length.map_or(0, |length| length - self.received);
         // A client that waits for "100 Continue" has sent nothing, and must not be asked to now.
-        let unasked = self.received == 0 && exchange.expects_continue();
+        let unasked = !exchange.is_http2() && self.received == 0 && exchange.expects_continue();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if left <= DRAIN_LIMIT_BYTES && !unasked => {
-                runtime.spawn(drain(incoming, exchange));
+            Ok(runtime) if left <= drain.bytes && !unasked => {
+                runtime.spawn(drain.run(incoming, exchange.busy().clone()));
             }
             _ => exchange.input_abandoned(),
         }
     }
 }
 
-/// Reads what is left of a body that nobody wants, within bounds. If that is not enough the connection ends.
-async fn drain(mut incoming: Incoming, exchange: Arc<Exchange>) {
-    let all = async {
-        let mut left = DRAIN_LIMIT_BYTES;
-        loop {
-            match poll_fn(|cx| RequestBody::poll_incoming(&mut incoming, cx)).await {
-                Some(Ok(bytes)) if bytes.len() as u64 <= left => left -= bytes.len() as u64,
-                Some(_) => return false,
-                None => return true,
-            }
+/// Reads what is left of a body that nobody wants, within bounds.
+struct Drain {
+    bytes: u64,
+    total: Duration,
+    idle: Duration,
+}
+
+impl Drain {
+    fn new(exchange: &Exchange) -> Self {
+        let limits = exchange.limits();
+        if exchange.is_http2() {
+            // Dropping the body would reset the stream at once. NO_ERROR would say that the answer is good (RFC 9113,
+            // 8.1), but there are clients that drop the answer then (curl 7.88). Other streams go on meanwhile.
+            Self { bytes: u64::MAX, total: limits.linger_timeout, idle: limits.linger_idle_timeout }
+        } else {
+            // Beyond this a new connection is cheaper; the driver listens to this one for a while as it closes.
+            Self { bytes: DRAIN_LIMIT_BYTES, total: DRAIN_TIMEOUT, idle: DRAIN_TIMEOUT }
         }
-    };
-    if tokio::time::timeout(DRAIN_TIMEOUT, all).await.unwrap_or(false) {
-        exchange.input_complete();
+    }
+
+    /// Drains; where the bounds are met first, dropping the body ends the connection or the stream.
+    async fn run(self, mut incoming: Incoming, busy: Busy) {
+        let all = async {
+            let mut left = self.bytes;
+            loop {
+                let next = poll_fn(|cx| RequestBody::poll_incoming(&mut incoming, cx));
+                match timeout(self.idle, next).await {
+                    Ok(Some(Ok(bytes))) if bytes.len() as u64 <= left => left -= bytes.len() as u64,
+                    Ok(None) => return true,
+                    _ => return false,
+                }
+            }
+        };
+        if timeout(self.total, all).await.unwrap_or(false) {
+            busy.input_complete();
+        }
     }
 }
 
