@@ -235,3 +235,25 @@ impl Body for Outgoing {
         self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_waiting_for_the_server_is_limited() {
+        let (idle, completion) = (Duration::from_secs(60), Duration::from_secs(600));
+        let watch = Watch::new();
+        watch.state().waits_for = WaitsFor::Source;
+        let hour = Duration::from_secs(3600);
+        tokio::time::timeout(hour, watch.stalled(idle, completion)).await.expect_err("a source may take its time");
+
+        let phases: [(fn(Instant) -> WaitsFor, _); 2] = [(WaitsFor::Network, idle), (WaitsFor::Answer, completion)];
+        for (waits_for, limit) in phases {
+            let start = Instant::now();
+            watch.state().waits_for = waits_for(start);
+            assert_eq!(watch.stalled(idle, completion).await, limit);
+            assert_eq!(start.elapsed(), limit);
+        }
+    }
+}

@@ -83,7 +83,7 @@ impl Drop for Echo {
         if let Some(modes) = &self.modes {
             use rustix::termios::{OptionalActions, tcsetattr};
             // Where there is no terminal any more, there is nothing to restore.
-            drop(tcsetattr(io::stdin(), OptionalActions::Now, modes));
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
         }
     }
 }

@@ -188,6 +188,7 @@ async fn stdout_and_devices_get_the_bytes_as_they_come() {
     assert_eq!(ended.stdout, "hello", "also across a broken connection");
     home.run(&["pull", "p", "1", "--output", "/dev/null"]).await.silently();
     assert!(!fs::metadata("/dev/null").expect("there").is_file(), "a device is written, not replaced");
+    assert_eq!(fs::read_dir(home.path()).expect("there").count(), 0);
     assert_eq!(home.run(&["pull", "p", "1", "--output", "-", "--json"]).await.code, 2);
 }
 

@@ -207,7 +207,7 @@ async fn a_server_without_ranges_or_with_wrong_ones_harms_nothing() {
     })
     .await;
     let error = client(&server.url(), 1).pull_to_file("p", "1", &output, silent()).await.expect_err("wrong range");
-    assert!(matches!(error, Error::UnexpectedAnswer { .. }), "{error:?}");
+    assert!(error.to_string().contains("the range \"bytes 99-49999/50000\""), "{error:?}");
 }
 
 #[tokio::test]
@@ -225,7 +225,8 @@ async fn a_silent_server_is_given_up_and_what_came_is_kept() {
     let client =
         Client::builder(server.url().parse().expect("a URL")).timeouts(timeouts).retries(0).build().expect("a client");
 
-    let error = client.pull_to_file("p", "1", &output, silent()).await.expect_err("silent");
+    let pull = client.pull_to_file("p", "1", &output, silent());
+    let error = tokio::time::timeout(Duration::from_secs(30), pull).await.expect("given up").expect_err("silent");
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
     assert_eq!(fs::read(partial(&output, &bytes)).expect("kept"), bytes[..60_000]);
 }

@@ -14,6 +14,8 @@ fn client(url: &str) -> Client {
     builder.retries(3).retry_delay(Duration::ZERO).build().expect("a client")
 }
 
+/// How long a test waits for what should take a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 const LARGE: usize = 9 << 20;
 
 #[tokio::test]
@@ -202,6 +204,22 @@ async fn a_server_that_never_answers_is_given_up() {
     let timeouts = Timeouts { completion: Duration::from_millis(200), ..Timeouts::default() };
     let client =
         Client::builder(server.url().parse().expect("a URL")).timeouts(timeouts).retries(0).build().expect("a client");
-    let error = client.push("p", "1", Upload::from_bytes("x"), silent()).await.expect_err("silent");
+    let push = client.push("p", "1", Upload::from_bytes("x"), silent());
+    let error = tokio::time::timeout(PATIENCE, push).await.expect("given up").expect_err("silent");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_more_bytes_is_given_up() {
+    let server = Loopback::start_impatient(|_, request| match request.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        _ => Reply::silence(),
+    })
+    .await;
+    let timeouts = Timeouts { idle: Duration::from_millis(200), ..Timeouts::default() };
+    let client =
+        Client::builder(server.url().parse().expect("a URL")).timeouts(timeouts).retries(0).build().expect("a client");
+    let push = client.push("p", "1", Upload::from_bytes(vec![0; 64 << 20]), silent());
+    let error = tokio::time::timeout(PATIENCE, push).await.expect("given up").expect_err("stalled");
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
 }
