@@ -1,28 +1,34 @@
-//! The SQLite adapter of the metadata store.
+//! SQLite keeps the contract of the metadata store, and what only it can promise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use registry_adapters::sql::{SqlMetadata, SqliteOptions};
-use registry_core::names::RegistryName;
-use registry_core::ports::metadata::RegistryStore;
-use registry_core::ports::metadata::registries::{CreateRegistry, NewRegistry};
-use registry_core::registry::{Format, Mode, RegistrySettings};
-use registry_core::time::Timestamp;
+use registry_core::ports::metadata::Metadata;
+use registry_core::testing::metadata_suite::Subject;
+use tempfile::TempDir;
 
-#[tokio::test]
-async fn a_store_opens_again_with_what_it_held() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metadata.sqlite");
-    let store = SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap();
-    let new = NewRegistry {
-        name: RegistryName::default_oci(),
-        format: Format::Oci,
-        mode: Mode::Local,
-        settings: RegistrySettings::default(),
-    };
-    let created = store.create_registry(new, Timestamp::from_micros(1)).await.unwrap();
-    let CreateRegistry::Created(registry) = created else { panic!("{created:?}") };
-    store.close().await;
-    assert!(store.registries().await.is_err());
-    let store = SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap();
-    assert_eq!(store.registries().await.unwrap(), [registry]);
-    store.close().await;
+/// A database in a folder of its own, opened twice, as two processes have it.
+struct Sqlite {
+    instances: [Arc<SqlMetadata>; 2],
+    given: AtomicUsize,
+    _folder: TempDir,
 }
+
+impl Sqlite {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("metadata.sqlite");
+        let open =
+            async || Arc::new(SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.expect("it opens"));
+        Self { instances: [open().await, open().await], given: AtomicUsize::new(0), _folder: folder }
+    }
+}
+
+impl Subject for Sqlite {
+    fn store(&self) -> Arc<dyn Metadata> {
+        self.instances[self.given.fetch_add(1, Ordering::Relaxed) % 2].clone()
+    }
+}
+
+registry_core::metadata_suite!(Sqlite::new().await);

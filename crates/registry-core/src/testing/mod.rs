@@ -3,3 +3,4 @@
 pub mod blob_store_suite;
 pub mod clock;
 pub mod entropy;
+pub mod metadata_suite;

@@ -1,0 +1,158 @@
+//! Tags: of one repository, and of all.
+
+use super::world::{image, range, texts, with_tags};
+use super::{Subject, World, at};
+use crate::ports::metadata::NameRange;
+use crate::registry::{Format, Repository};
+
+/// And at nothing else.
+pub async fn a_tag_points_at_the_last_manifest_put(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let repository = world.repository("team/app");
+    let one = world.tagged(&repository, "one", &["latest", "v1"]).await;
+    let two = world.tagged(&repository, "two", &["latest", "v2"]).await;
+    assert_eq!(world.resolve(&repository, "latest").await, Some(two.clone()));
+    assert_eq!(world.resolve(&repository, "v1").await, Some(one.clone()));
+    // Back again, though the manifest was there before.
+    world.tagged(&repository, "one", &["latest"]).await;
+    assert_eq!(world.resolve(&repository, "latest").await, Some(one.clone()));
+    // The manifest that lost it does not take it along.
+    world.store.delete_manifest(&repository, &two, at(9), at(5)).await.unwrap();
+    assert_eq!(world.resolve(&repository, "latest").await, Some(one));
+    assert_eq!(world.resolve(&repository, "v2").await, None);
+}
+
+/// Not the manifest, and not the tag of that name elsewhere.
+pub async fn deleting_a_tag_deletes_nothing_else(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let (repository, other) = (world.repository("team/app"), world.repository("team/other"));
+    let digest = world.tagged(&repository, "x", &["one", "two"]).await;
+    world.tagged(&other, "x", &["one"]).await;
+    let one = "one".parse().unwrap();
+    assert!(world.store.delete_tag(&repository, &one).await.unwrap());
+    assert!(!world.store.delete_tag(&repository, &one).await.unwrap());
+    assert!(!world.store.delete_tag(&world.repository("never/seen"), &one).await.unwrap());
+    assert_eq!(world.resolve(&repository, "one").await, None);
+    assert_eq!(world.resolve(&repository, "two").await, Some(digest.clone()));
+    assert_eq!(world.resolve(&other, "one").await, Some(digest.clone()));
+    assert!(world.holds_manifest(&repository, &digest).await);
+}
+
+/// After a tag that need not exist.
+pub async fn tags_come_in_pages_in_byte_order(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let repository = world.repository("team/app");
+    let sorted = ["0", "00", "1.0", "1.0-rc", "1.10", "1.9", "A", "Z", "_", "a", "a-b", "a.b", "aB", "ab", "z"];
+    let mut shuffled = sorted;
+    shuffled.reverse();
+    world.tagged(&repository, "x", &shuffled[..7]).await;
+    world.tagged(&repository, "y", &shuffled[7..]).await;
+    world.tagged(&world.repository("team/other"), "x", &["b"]).await;
+    let page =
+        async |after: Option<&str>, limit| texts(world.other.tags(&repository, after, limit).await.unwrap().unwrap());
+    assert_eq!(page(None, 100).await, sorted);
+    for limit in [1, 2, 7, 15, 16] {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let next = page(all.last().map(String::as_str), limit).await;
+            assert!(next.len() <= limit);
+            if next.is_empty() {
+                break;
+            }
+            all.extend(next);
+        }
+        assert_eq!(all, sorted, "in pages of {limit}");
+    }
+    assert_eq!(page(Some("1.1"), 3).await, ["1.10", "1.9", "A"]);
+    assert_eq!(page(Some("a"), 2).await, ["a-b", "a.b"]);
+    assert_eq!(page(Some("~not/a:tag"), 2).await, Vec::<String>::new());
+    assert_eq!(page(Some("z"), 2).await, Vec::<String>::new());
+    assert_eq!(page(Some("z\0"), 2).await, Vec::<String>::new());
+    assert_eq!(page(Some("ab\0"), 2).await, ["z"]);
+    assert_eq!(page(None, 0).await, Vec::<String>::new());
+    assert_eq!(world.other.tags(&world.repository("team"), None, 10).await.unwrap(), None);
+    assert_eq!(world.other.tags(&world.repository("team"), Some("x"), 10).await.unwrap(), None);
+}
+
+async fn tagged_world(subject: &impl Subject) -> World {
+    let world = World::new(subject).await;
+    let mirror = world.registry("mirror", Format::Oci).await;
+    for (name, tags) in [("b", &["x", "y", "z"][..]), ("a/b", &["1", "2"]), ("a", &["1"]), ("c", &[]), ("d", &["1"])] {
+        let repository = world.repository(name);
+        world.put(with_tags(image(&repository, name, &[]), tags)).await;
+    }
+    world.open_blob(&world.repository("aa")).await;
+    let elsewhere = Repository { registry: mirror, name: "b".parse().unwrap() };
+    world.put(with_tags(image(&elsewhere, "elsewhere", &[]), &["elsewhere"])).await;
+    world
+}
+
+async fn all(world: &World, range: NameRange, after: Option<(&str, &str)>, limit: usize) -> Vec<String> {
+    let entries = world.other.all_tags(world.oci, &range, after, limit).await.unwrap();
+    let mut texts = Vec::new();
+    for entry in entries {
+        let repository = Repository { registry: world.oci, name: entry.repository.clone() };
+        assert_eq!(world.resolve(&repository, entry.tag.as_str()).await, Some(entry.digest));
+        texts.push(format!("{}:{}", entry.repository, entry.tag));
+    }
+    texts
+}
+
+/// By repository and tag; neither need exist.
+pub async fn tags_of_all_repositories_come_in_pages(subject: &impl Subject) {
+    let world = tagged_world(subject).await;
+    let sorted = ["a:1", "a/b:1", "a/b:2", "b:x", "b:y", "b:z", "d:1"];
+    let everything = NameRange::default;
+    assert_eq!(all(&world, everything(), None, 100).await, sorted);
+    for limit in [1, 2, 3, 7] {
+        let mut pages: Vec<String> = Vec::new();
+        loop {
+            let after = pages.last().map(|last| last.rsplit_once(':').unwrap());
+            let page = all(&world, everything(), after, limit).await;
+            assert!(page.len() <= limit);
+            if page.is_empty() {
+                break;
+            }
+            pages.extend(page);
+        }
+        assert_eq!(pages, sorted, "in pages of {limit}");
+    }
+    for (after, expected) in [
+        (("a/b", "1"), &sorted[2..]),
+        (("a/b", "11"), &sorted[2..]),
+        (("a/b", "9"), &sorted[3..]),
+        (("aa", "0"), &sorted[3..]),
+        (("b", ""), &sorted[3..]),
+        (("b", "xx"), &sorted[4..]),
+        (("c", "zzz"), &sorted[6..]),
+        (("d", "1"), &[]),
+        (("~", "1"), &[]),
+    ] {
+        assert_eq!(all(&world, everything(), Some(after), 100).await, expected, "{after:?}");
+        let first = expected.first().into_iter().copied().collect::<Vec<_>>();
+        assert_eq!(all(&world, everything(), Some(after), 1).await, first, "{after:?}");
+    }
+    // Not the other registry's.
+    let elsewhere = world.other.registries().await.unwrap();
+    let mirror = elsewhere.iter().find(|registry| registry.name.as_str() == "mirror").unwrap().id;
+    assert_eq!(world.other.all_tags(mirror, &everything(), None, 10).await.unwrap().len(), 1);
+}
+
+/// `range.after` does not count here.
+pub async fn tags_of_all_repositories_come_in_ranges(subject: &impl Subject) {
+    let world = tagged_world(subject).await;
+    for (narrowed, after, expected) in [
+        (range("a/", Some("a0"), None), None, &["a/b:1", "a/b:2"][..]),
+        (range("a/", Some("a0"), Some("zzz")), None, &["a/b:1", "a/b:2"]),
+        (range("a/", Some("a0"), None), Some(("a/b", "1")), &["a/b:2"]),
+        (range("a/", Some("a0"), None), Some(("a", "1")), &["a/b:1", "a/b:2"]),
+        (range("a/", Some("a0"), None), Some(("b", "x")), &[]),
+        (range("b", Some("b\0"), None), None, &["b:x", "b:y", "b:z"]),
+        (range("b", Some("b\0"), None), Some(("b", "y")), &["b:z"]),
+        (range("b", None, None), Some(("a", "1")), &["b:x", "b:y", "b:z", "d:1"]),
+        (range("c", None, None), None, &["d:1"]),
+        (range("", Some("a"), None), None, &[]),
+    ] {
+        assert_eq!(all(&world, narrowed.clone(), after, 100).await, expected, "{narrowed:?} {after:?}");
+    }
+}
