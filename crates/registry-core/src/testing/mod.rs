@@ -3,4 +3,5 @@
 pub mod blob_store_suite;
 pub mod clock;
 pub mod entropy;
+pub mod memory;
 pub mod metadata_suite;
