@@ -133,9 +133,8 @@ fn delete(server: &Server, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
             let mut alive = outcome.alive.lock().unwrap();
             let few = alive.len() < 10;
             let chosen = alive.keys().nth(random.below(alive.len() as u64) as usize).cloned();
-            chosen.filter(|_| !few).map(|key| {
-                alive.remove(&key);
-                key
+            chosen.filter(|_| !few).inspect(|key| {
+                alive.remove(key);
             })
         };
         match victim {
