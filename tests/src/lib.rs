@@ -3,6 +3,7 @@
 //!
 //! Everything blocks: a test is a sequence of sentences, and concurrency in it is threads.
 
+pub mod clients;
 pub mod http;
 pub mod oci;
 pub mod random;
