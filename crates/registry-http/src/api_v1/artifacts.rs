@@ -48,14 +48,25 @@ impl ApiV1 {
         let version: Version = read_segment(version)?;
         let registry = self.permitted(request, Action::Push, package.as_str()).await?;
         let filename: FileName = match request.query_value("filename") {
+            // Decoding a query puts this character where there was no UTF-8.
+            Some(name) if name.contains('\u{fffd}') => {
+                return Err(ApiError::bad_request("invalid_name", "a file's name must be UTF-8"));
+            }
             Some(name) => name.parse()?,
             None => format!("{package}-{version}").chars().take(255).collect::<String>().parse()?,
         };
-        let content_type = request.header(CONTENT_TYPE).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_CONTENT_TYPE);
-        if content_type.len() > CONTENT_TYPE_LIMIT {
-            let message = format!("a content type has at most {CONTENT_TYPE_LIMIT} characters");
-            return Err(ApiError::bad_request("invalid_content_type", message));
-        }
+        let content_type = match request.headers().get(CONTENT_TYPE) {
+            // It comes back in a header, so it must be able to stand in one.
+            Some(value) => match value.to_str() {
+                Ok("") => DEFAULT_CONTENT_TYPE,
+                Ok(text) if text.len() <= CONTENT_TYPE_LIMIT => text,
+                _ => {
+                    let message = format!("a content type has at most {CONTENT_TYPE_LIMIT} visible ASCII characters");
+                    return Err(ApiError::bad_request("invalid_content_type", message));
+                }
+            },
+            None => DEFAULT_CONTENT_TYPE,
+        };
         let publish = PublishArtifact {
             registry: registry.id,
             package,
@@ -94,9 +105,11 @@ impl ApiV1 {
             *response.body_mut() = ResponseBody::blob(reader, range);
         }
         let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
-        let response = response
-            .with_text(CHECKSUM_SHA256, artifact.digest.encoded())
-            .with_text(LAST_MODIFIED, &httpdate::fmt_http_date(modified));
+        let mut response = response.with_text(LAST_MODIFIED, &httpdate::fmt_http_date(modified));
+        // What was uploaded with a SHA-512 alone is named by that.
+        if artifact.digest.algorithm() == Algorithm::Sha256 {
+            response = response.with_text(CHECKSUM_SHA256, artifact.digest.encoded());
+        }
         Ok(match selected {
             Selected::Whole | Selected::Part(_) => response
                 .with_text(CONTENT_TYPE, &artifact.content_type)
@@ -120,34 +133,40 @@ impl ApiV1 {
 }
 
 /// The digest that the client expects: `X-Checksum-Sha256` in hexadecimal, or `Content-Digest` (RFC 9530) in base64.
+///
+/// Of several, SHA-256 is the one to compare; two that contradict each other are refused, since one of them is wrong.
 fn client_digest(request: &Request) -> Result<Option<Digest>, ApiError> {
     let invalid = |what: &str| ApiError::bad_request("invalid_digest", what.to_owned());
-    if let Some(value) = request.headers().get(CHECKSUM_SHA256) {
+    let mut found: Vec<Digest> = Vec::new();
+    for value in request.headers().get_all(CHECKSUM_SHA256) {
         let text = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
         let digest = format!("sha256:{text}").parse();
-        return digest.map(Some).map_err(|_| invalid("X-Checksum-Sha256 must be 64 hexadecimal digits"));
+        found.push(digest.map_err(|_| invalid("X-Checksum-Sha256 must be 64 hexadecimal digits"))?);
     }
-    let Some(value) = request.headers().get(CONTENT_DIGEST) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| invalid("Content-Digest is not text"))?;
-    let mut found = None;
-    for member in text.split(',') {
-        let broken = || invalid("Content-Digest must be a dictionary such as sha-256=:<base64>:");
-        let (name, value) = member.trim().split_once('=').ok_or_else(broken)?;
-        let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(broken)?;
-        let algorithm = match name {
-            "sha-256" => Algorithm::Sha256,
-            "sha-512" => Algorithm::Sha512,
-            // Algorithms that we do not know are to be ignored (RFC 9530, section 2).
-            _ => continue,
-        };
-        let hash = STANDARD.decode(value).map_err(|_| broken())?;
-        let digest: Digest = format!("{}:{}", algorithm.name(), hex(&hash)).parse().map_err(|_| broken())?;
-        // The stored digest is SHA-256; that is the one to compare where both are given.
-        if algorithm == Algorithm::Sha256 || found.is_none() {
-            found = Some(digest);
+    for value in request.headers().get_all(CONTENT_DIGEST) {
+        let text = value.to_str().map_err(|_| invalid("Content-Digest is not text"))?;
+        for member in text.split(',') {
+            let broken = || invalid("Content-Digest must be a dictionary such as sha-256=:<base64>:");
+            let (name, value) = member.trim().split_once('=').ok_or_else(broken)?;
+            let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(broken)?;
+            let algorithm = match name {
+                "sha-256" => Algorithm::Sha256,
+                "sha-512" => Algorithm::Sha512,
+                // Algorithms that we do not know are to be ignored (RFC 9530, section 2).
+                _ => continue,
+            };
+            let hash = STANDARD.decode(value).map_err(|_| broken())?;
+            found.push(format!("{}:{}", algorithm.name(), hex(&hash)).parse().map_err(|_| broken())?);
         }
     }
-    Ok(found)
+    let of = |algorithm: Algorithm| found.iter().filter(move |digest| digest.algorithm() == algorithm);
+    let digest = of(Algorithm::Sha256).next().or_else(|| of(Algorithm::Sha512).next()).cloned();
+    match digest {
+        Some(digest) if of(digest.algorithm()).any(|other| *other != digest) => {
+            Err(invalid("the request gives two digests that contradict each other"))
+        }
+        digest => Ok(digest),
+    }
 }
 
 /// `attachment` with the file's name (RFC 6266): ASCII for all, and UTF-8 for those that read it.
@@ -193,6 +212,38 @@ mod tests {
             ("content-digest", "sha-256=:aaaa:"),
         ] {
             assert_eq!(digest_of(header, value), Err("refused"), "{header}: {value}");
+        }
+    }
+
+    #[test]
+    fn digests_must_not_contradict_each_other() {
+        let digests = |headers: &[(&str, String)]| {
+            let mut request = http::Request::post("/");
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let request = Request::local(request.body(RequestBody::empty()).unwrap());
+            client_digest(&request).map(|digest| digest.map(|digest| digest.to_string()))
+        };
+        let (one, other) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        let long = Digest::of(Algorithm::Sha512, b"1");
+        let checksum = |digest: &Digest| ("x-checksum-sha256", digest.encoded().to_owned());
+        let content = |digest: &Digest| {
+            let name = if digest.algorithm() == Algorithm::Sha256 { "sha-256" } else { "sha-512" };
+            let hex = digest.encoded();
+            let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+            ("content-digest", format!("{name}=:{}:", STANDARD.encode(bytes.collect::<Vec<_>>())))
+        };
+        for agreeing in [
+            vec![checksum(&one), content(&one)],
+            vec![content(&one), content(&long)],
+            vec![content(&long), checksum(&one)],
+        ] {
+            assert_eq!(digests(&agreeing).unwrap(), Some(one.to_string()), "{agreeing:?}");
+        }
+        assert_eq!(digests(&[content(&long)]).unwrap(), Some(long.to_string()));
+        for contradicting in [vec![checksum(&one), content(&other)], vec![content(&other), content(&one)]] {
+            assert!(digests(&contradicting).is_err(), "{contradicting:?}");
         }
     }
 
