@@ -6,11 +6,15 @@
 pub mod clients;
 pub mod http;
 pub mod oci;
+pub mod process;
 pub mod random;
 pub mod server;
 pub mod tools;
+pub mod wait;
 
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
+pub use process::Process;
 pub use random::Random;
 pub use server::{Server, ServerBuilder};
+pub use wait::eventually;
