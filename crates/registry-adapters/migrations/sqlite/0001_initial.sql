@@ -100,11 +100,11 @@ CREATE TABLE tags (
 CREATE INDEX tags_of_manifest ON tags (repository_id, digest);
 
 -- state: 0 open, 1 finalising, 2 done, 3 ended. repository_id is set for the upload of a repository's blob,
--- description for that of a version.
+-- description for that of a version. Sessions come and go with every push: no foreign keys, which would need indexes.
 CREATE TABLE uploads (
     id              BLOB    PRIMARY KEY,
-    registry_id     INTEGER NOT NULL REFERENCES registries (id),
-    repository_id   INTEGER REFERENCES repositories (id),
+    registry_id     INTEGER NOT NULL,
+    repository_id   INTEGER,
     name            TEXT    NOT NULL,
     description     TEXT,
     state           INTEGER NOT NULL,
@@ -187,3 +187,12 @@ CREATE TABLE job_cursors (
     job    TEXT PRIMARY KEY,
     cursor TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What the planner should think of, having no statistics of its own: a repository has many tags, a manifest few. Without
+-- this it looks for the tags of a manifest among all tags of the repository, as its primary key begins the same.
+ANALYZE;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('tags', 'tags', '1000000 10000 1'),
+    ('tags', 'tags_of_manifest', '1000000 10000 3 1');
+-- Only makes this connection read them.
+ANALYZE sqlite_schema;

@@ -97,10 +97,11 @@ async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp))
             return Ok(Decision::Rollback(PutManifest::Missing(missing)));
         }
     }
+    // The row that is there has that size already. To set its digest, though the same, would look for all its tags.
     let insert = sql("INSERT INTO manifests
              (repository_id, digest, media_type, artifact_type, subject, size, pushed_at, annotations, content)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (repository_id, digest) DO UPDATE SET digest = excluded.digest
+         ON CONFLICT (repository_id, digest) DO UPDATE SET size = excluded.size
          RETURNING id")
     .bind(row.id)
     .bind(&new.digest)

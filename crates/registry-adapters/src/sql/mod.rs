@@ -14,6 +14,8 @@ mod jobs;
 mod ledger;
 mod manifests;
 mod packages;
+#[cfg(test)]
+mod plans;
 mod range;
 mod registries;
 mod signing_keys;

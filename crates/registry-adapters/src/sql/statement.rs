@@ -67,6 +67,8 @@ pub(super) struct Statement {
 
 /// The statement `text`. It is prepared once for each connection.
 pub(super) fn sql(text: &'static str) -> Statement {
+    #[cfg(test)]
+    super::plans::note(text);
     Statement { text, arguments: Vec::with_capacity(8) }
 }
 

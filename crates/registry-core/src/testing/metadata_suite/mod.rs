@@ -32,10 +32,19 @@ pub trait Subject: Send + Sync {
 }
 
 /// Yields a named test for each case. The argument is an expression for a fresh [`Subject`], which may `await`.
+///
+/// `metadata_suite!(fn every_case = …)` yields one async function instead, which runs all cases one after another: for
+/// tests that watch an adapter while it does everything.
 #[macro_export]
 macro_rules! metadata_suite {
+    (fn $name:ident = $subject:expr) => {
+        $crate::metadata_suite! { @list [@function $name $subject] }
+    };
     ($subject:expr) => {
-        $crate::metadata_suite! { @cases $subject;
+        $crate::metadata_suite! { @list [@tests $subject] }
+    };
+    (@list [$($form:tt)+]) => {
+        $crate::metadata_suite! { $($form)+;
             registries {
                 registries_are_listed_by_name
                 a_registry_is_made_once
@@ -158,7 +167,15 @@ macro_rules! metadata_suite {
             }
         }
     };
-    (@cases $subject:expr; $($group:ident { $($case:ident)+ })+) => {
+    (@function $name:ident $subject:expr; $($group:ident { $($case:ident)+ })+) => {
+        async fn $name() {
+            $($({
+                let subject = $subject;
+                $crate::testing::metadata_suite::$group::$case(&subject).await;
+            })+)+
+        }
+    };
+    (@tests $subject:expr; $($group:ident { $($case:ident)+ })+) => {
         $(mod $group {
             #[expect(unused_imports, reason = "the expression for the subject may need what its file imports")]
             use super::*;

@@ -1,11 +1,8 @@
-//! Upload sessions.
+//! Upload sessions; `finalise.rs` has how they become blobs.
 
 use async_trait::async_trait;
 use registry_core::digest::Digest;
 use registry_core::error::StoreError;
-use registry_core::names::PackageName;
-use registry_core::package::ArtifactDescription;
-use registry_core::ports::blob_store::{KeyCandidates, ObjectKey};
 use registry_core::ports::metadata::UploadStore;
 use registry_core::ports::metadata::uploads::{
     BeginWrite, CheckpointStep, CommitOutcome, CreateUpload, NewUpload, SealOutcome, SealUpload, WriteStart,
@@ -14,14 +11,31 @@ use registry_core::registry::RegistryId;
 use registry_core::time::Timestamp;
 use registry_core::upload::{Checkpoint, Epoch, StagingState, UploadId, UploadSession, UploadState, UploadTarget};
 
+use self::finalise::{commit, seal};
 use super::SqlMetadata;
-use super::blob_index::lease_blob;
 use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::ledger::doom_object;
-use super::packages::{publish_version, version_exists};
-use super::registries::{create_repository, find_repository};
+use super::registries::create_repository;
 use super::statement::{Connection, Row, Statement, sql, unreadable};
+
+/// The assignments and the condition of a checkpoint, with more assignments between them.
+macro_rules! checkpoint {
+    ($more:literal, $returning:literal) => {
+        concat!(
+            "UPDATE uploads SET durable_offset = $4, durable_hashes = $5, durable_staging = $6,
+                 told_offset = CASE WHEN $7 = 1 THEN $4 ELSE told_offset END,
+                 told_hashes = CASE WHEN $7 = 1 THEN $5 ELSE told_hashes END,
+                 told_staging = CASE WHEN $7 = 1 THEN $6 ELSE told_staging END,
+                 touched_at = $8",
+            $more,
+            " WHERE id = $1 AND state = 0 AND epoch = $2 AND durable_offset = $3",
+            $returning
+        )
+    };
+}
+
+mod finalise;
 
 /// The columns that [`read_session`] reads.
 macro_rules! session {
@@ -86,36 +100,42 @@ async fn find_session(connection: &mut Connection, id: UploadId) -> SqlResult<Op
 }
 
 async fn create(connection: &mut Connection, (new, now): &(NewUpload, Timestamp)) -> SqlResult<Decision<CreateUpload>> {
-    let (repository_id, description) = match &new.target {
+    let epoch = Epoch(i64::from(new.writing));
+    let with_values = |statement: Statement| {
+        statement
+            .bind(new.id)
+            .bind(new.target.registry())
+            .bind(new.target.name())
+            .bind(epoch.0)
+            .bind(new.start.offset)
+            .bind(new.start.hashes.as_slice())
+            .bind(&new.start.staging.0)
+            .bind(*now)
+    };
+    match &new.target {
         UploadTarget::Repository { registry, repository } => {
-            let row = match find_repository(connection, *registry, repository).await? {
-                Some(row) => row,
-                None => match create_repository(connection, *registry, repository, *now).await? {
-                    Some(row) => row,
-                    None => return Ok(Decision::Rollback(CreateUpload::NameTaken)),
-                },
+            let insert = || {
+                with_values(sql("INSERT INTO uploads (id, registry_id, repository_id, name, state, epoch,
+                         durable_offset, durable_hashes, durable_staging, told_offset, told_hashes, told_staging,
+                         touched_at)
+                     SELECT $1, $2, r.id, $3, 0, $4, $5, $6, $7, $5, $6, $7, $8
+                     FROM repositories r WHERE r.registry_id = $2 AND r.name = $3"))
             };
-            (Some(row.id), None)
+            if connection.execute(insert()).await? == 0 {
+                if create_repository(connection, *registry, repository, *now).await?.is_none() {
+                    return Ok(Decision::Rollback(CreateUpload::NameTaken));
+                }
+                connection.execute(insert()).await?;
+            }
         }
         UploadTarget::Version { description, .. } => {
-            (None, Some(serde_json::to_string(description).expect("a description is a document")))
+            let description = serde_json::to_string(description).expect("a description is a document");
+            let insert = sql("INSERT INTO uploads (id, registry_id, name, state, epoch, durable_offset,
+                     durable_hashes, durable_staging, told_offset, told_hashes, told_staging, touched_at, description)
+                 VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $5, $6, $7, $8, $9)");
+            connection.execute(with_values(insert).bind(description)).await?;
         }
-    };
-    let epoch = Epoch(i64::from(new.writing));
-    let insert = sql("INSERT INTO uploads (id, registry_id, repository_id, name, description, state, epoch,
-             durable_offset, durable_hashes, durable_staging, told_offset, told_hashes, told_staging, touched_at)
-         VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $7, $8, $9, $10)")
-    .bind(new.id)
-    .bind(new.target.registry())
-    .bind(repository_id)
-    .bind(new.target.name())
-    .bind(description)
-    .bind(epoch.0)
-    .bind(new.start.offset)
-    .bind(new.start.hashes.as_slice())
-    .bind(&new.start.staging.0)
-    .bind(*now);
-    connection.execute(insert).await?;
+    }
     Ok(Decision::Commit(CreateUpload::Created(UploadSession {
         id: new.id,
         target: new.target.clone(),
@@ -184,22 +204,6 @@ fn bind_step(statement: Statement, step: &CheckpointStep, now: Timestamp) -> Sta
         .bind(now)
 }
 
-/// The assignments and the condition of a checkpoint, with more assignments between them.
-macro_rules! checkpoint {
-    ($more:literal, $returning:literal) => {
-        concat!(
-            "UPDATE uploads SET durable_offset = $4, durable_hashes = $5, durable_staging = $6,
-                 told_offset = CASE WHEN $7 = 1 THEN $4 ELSE told_offset END,
-                 told_hashes = CASE WHEN $7 = 1 THEN $5 ELSE told_hashes END,
-                 told_staging = CASE WHEN $7 = 1 THEN $6 ELSE told_staging END,
-                 touched_at = $8",
-            $more,
-            " WHERE id = $1 AND state = 0 AND epoch = $2 AND durable_offset = $3",
-            $returning
-        )
-    };
-}
-
 async fn checkpoint(
     connection: &mut Connection,
     (step, now): &(CheckpointStep, Timestamp),
@@ -218,177 +222,9 @@ async fn tell(
     Ok(Decision::Commit(find_session(connection, *id).await?))
 }
 
-async fn seal(connection: &mut Connection, (seal, now): &(SealUpload, Timestamp)) -> SqlResult<Decision<SealOutcome>> {
-    let reserved = match reserve_plain_key(connection, seal, *now).await? {
-        Some(key) => key,
-        None => {
-            let stored = sql("SELECT digest FROM blobs WHERE digest = $1").bind(&seal.digest);
-            if connection.fetch_optional(stored).await?.is_some() {
-                return commit_at_once(connection, seal, *now).await;
-            }
-            reserve_next_key(connection, &seal.candidates, *now).await?
-        }
-    };
-    let finalise = sql(checkpoint!(", state = 1, final_digest = $9, final_size = $4, object_key = $10", ""));
-    let finalise = bind_step(finalise, &seal.step, *now).bind(&seal.digest).bind(&reserved);
-    if connection.execute(finalise).await? == 0 {
-        return Ok(Decision::Rollback(sealed_before(connection, seal).await?));
-    }
-    Ok(Decision::Commit(SealOutcome::Publish(reserved)))
-}
-
-/// Reserves the first candidate, unless it has a row or a blob of this digest is stored: the usual case in one
-/// statement.
-async fn reserve_plain_key(
-    connection: &mut Connection,
-    seal: &SealUpload,
-    now: Timestamp,
-) -> SqlResult<Option<ObjectKey>> {
-    let plain = seal.candidates.nth(0);
-    let reserve = sql("INSERT INTO objects (key, state, since)
-         SELECT $1, 0, $2 WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE digest = $3)
-         ON CONFLICT (key) DO NOTHING");
-    let reserved = connection.execute(reserve.bind(&plain).bind(now).bind(&seal.digest)).await?;
-    Ok((reserved > 0).then_some(plain))
-}
-
-/// Reserves the first of the later candidates that has no row.
-async fn reserve_next_key(
-    connection: &mut Connection,
-    candidates: &KeyCandidates,
-    now: Timestamp,
-) -> SqlResult<ObjectKey> {
-    let mut number = 0;
-    loop {
-        let key = candidates.nth(number);
-        let reserve = sql("INSERT INTO objects (key, state, since) VALUES ($1, 0, $2) ON CONFLICT (key) DO NOTHING");
-        if connection.execute(reserve.bind(&key).bind(now)).await? > 0 {
-            return Ok(key);
-        }
-        number += 1;
-    }
-}
-
-/// The bytes are stored already: the session is done with the checkpoint that would have finalised it.
-async fn commit_at_once(
-    connection: &mut Connection,
-    seal: &SealUpload,
-    now: Timestamp,
-) -> SqlResult<Decision<SealOutcome>> {
-    let finish = sql(checkpoint!(
-        ", state = 2, final_digest = $9, final_size = $4",
-        " RETURNING repository_id, registry_id, name, description"
-    ));
-    let finish = bind_step(finish, &seal.step, now).bind(&seal.digest);
-    let Some(row) = connection.fetch_optional(finish).await? else {
-        return Ok(Decision::Commit(sealed_before(connection, seal).await?));
-    };
-    let destination = Destination::read(&row)?;
-    if destination.is_taken(connection).await? {
-        end(connection, seal.step.id).await?;
-        return Ok(Decision::Commit(SealOutcome::AlreadyStored(CommitOutcome::VersionExists)));
-    }
-    destination.refer(connection, (&seal.digest, seal.step.to.offset), seal.lease_until, now).await?;
-    Ok(Decision::Commit(SealOutcome::AlreadyStored(CommitOutcome::Committed)))
-}
-
-/// The answer when the session is not as the writer left it: the former answer, where the same writer has sealed it
-/// with the same digest before.
-async fn sealed_before(connection: &mut Connection, seal: &SealUpload) -> SqlResult<SealOutcome> {
-    let Some(session) = find_session(connection, seal.step.id).await? else {
-        return Ok(SealOutcome::Superseded);
-    };
-    if session.epoch != seal.step.epoch || session.durable.offset != seal.step.to.offset {
-        return Ok(SealOutcome::Superseded);
-    }
-    Ok(match session.state {
-        UploadState::Finalising { digest, key, .. } if digest == seal.digest => SealOutcome::Publish(key),
-        UploadState::Done { digest } if digest == seal.digest => SealOutcome::AlreadyStored(CommitOutcome::Committed),
-        _ => SealOutcome::Superseded,
-    })
-}
-
-/// What will refer to the blob.
-enum Destination {
-    Repository(i64),
-    Version(RegistryId, PackageName, ArtifactDescription),
-}
-
-impl Destination {
-    fn read(row: &Row) -> SqlResult<Self> {
-        if let Some(repository_id) = row.get::<Option<i64>>("repository_id")? {
-            return Ok(Destination::Repository(repository_id));
-        }
-        let description: String = row.get("description")?;
-        Ok(Destination::Version(
-            RegistryId(row.get("registry_id")?),
-            row.parse("name")?,
-            serde_json::from_str(&description).map_err(|error| unreadable("description", error))?,
-        ))
-    }
-
-    /// Whether it is a version that exists.
-    async fn is_taken(&self, connection: &mut Connection) -> SqlResult<bool> {
-        match self {
-            Destination::Version(registry, package, description) => {
-                version_exists(connection, *registry, package, &description.version).await
-            }
-            Destination::Repository(_) => Ok(false),
-        }
-    }
-
-    /// Makes the stored blob visible there.
-    async fn refer(
-        &self,
-        connection: &mut Connection,
-        (digest, size): (&Digest, u64),
-        lease_until: Timestamp,
-        now: Timestamp,
-    ) -> SqlResult<()> {
-        match self {
-            Destination::Repository(repository_id) => lease_blob(connection, *repository_id, digest, lease_until).await,
-            Destination::Version(registry, package, description) => {
-                publish_version(connection, (*registry, package), description, (digest, size), now).await
-            }
-        }
-    }
-}
-
 async fn end(connection: &mut Connection, id: UploadId) -> SqlResult<()> {
     connection.execute(sql("UPDATE uploads SET state = 3 WHERE id = $1").bind(id)).await?;
     Ok(())
-}
-
-async fn commit(
-    connection: &mut Connection,
-    (id, digest, lease_until, now): &(UploadId, Digest, Timestamp, Timestamp),
-) -> SqlResult<Decision<CommitOutcome>> {
-    let finish = sql("UPDATE uploads SET state = 2, touched_at = $3
-         WHERE id = $1 AND state = 1 AND final_digest = $2
-         RETURNING final_size, object_key, repository_id, registry_id, name, description");
-    let Some(row) = connection.fetch_optional(finish.bind(*id).bind(digest).bind(*now)).await? else {
-        let done = sql("SELECT state FROM uploads WHERE id = $1 AND state = 2 AND final_digest = $2");
-        let done = connection.fetch_optional(done.bind(*id).bind(digest)).await?.is_some();
-        return Ok(Decision::Commit(if done { CommitOutcome::Committed } else { CommitOutcome::Superseded }));
-    };
-    let (size, key) = (row.unsigned("final_size")?, row.key("object_key")?);
-    let destination = Destination::read(&row)?;
-    if destination.is_taken(connection).await? {
-        end(connection, *id).await?;
-        doom_object(connection, &key, *now).await?;
-        return Ok(Decision::Commit(CommitOutcome::VersionExists));
-    }
-    let store = sql("INSERT INTO blobs (digest, size, object_key, created_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest RETURNING object_key");
-    let stored = connection.fetch_one(store.bind(digest).bind(size).bind(&key).bind(*now)).await?;
-    if stored.key("object_key")? == key {
-        let live = sql("UPDATE objects SET state = 1, since = $2 WHERE key = $1").bind(&key).bind(*now);
-        connection.execute(live).await?;
-    } else {
-        doom_object(connection, &key, *now).await?;
-    }
-    destination.refer(connection, (digest, size), *lease_until, *now).await?;
-    Ok(Decision::Commit(CommitOutcome::Committed))
 }
 
 async fn end_upload(
