@@ -1,8 +1,11 @@
 //! Who may do what: access tokens, the token server, challenges, strangers, throttling.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use registry_tests::server::ADMIN;
+use registry_tests::wait::pause;
 use registry_tests::{Answer, Image, Server, ServerBuilder, eventually};
 use serde_json::{Value, json};
 
@@ -449,6 +452,14 @@ fn who_fails_too_often_is_throttled_while_proven_tokens_go_on() {
         server.get(if target.contains("app") { "/v2/_catalog" } else { target }).expect(200);
     }
     assert_eq!(server.with_token("wrong", "GET", "/v2/", &[], b"").oci_code(), "TOOMANYREQUESTS");
+    // And on, while somebody at the same address goes on guessing: longer than anything is remembered without looking.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(6) {
+        server.with_token("wrong", "GET", "/v2/", &[], b"").expect(429);
+        server.get("/api/v1/packages").expect(200);
+        pause();
+    }
+    server.with_token(&fresh, "GET", "/v2/", &[], b"").expect(429);
     server.anonymous("GET", "/healthz", &[], b"").expect(200);
     server.anonymous("GET", "/v2/", &[], b"").expect(401);
 }

@@ -14,6 +14,9 @@ use crate::token::{TokenHash, TokenSecret};
 
 /// For how long a proven token is believed without asking the store: a revoked one may work that much longer.
 const PROVEN_FOR: Duration = Duration::from_secs(5);
+/// For how long after its last use a token that was once proven is asked for in the store whatever others at its
+/// address do: who guesses there must not lock out who works there.
+const TRUSTED_FOR: Duration = Duration::from_hours(1);
 /// How many proven tokens are remembered.
 const PROVEN_LIMIT: usize = 10_000;
 
@@ -40,30 +43,58 @@ pub enum BadCredential {
     Store(#[from] StoreError),
 }
 
-type Proven = HashMap<[u8; 32], (Arc<Principal>, Timestamp)>;
+struct ProvenToken {
+    principal: Arc<Principal>,
+    /// Until when it is believed.
+    fresh_until: Timestamp,
+    /// Until when it is remembered.
+    trusted_until: Timestamp,
+}
 
 #[derive(Default)]
-pub(super) struct ProvenTokens(Mutex<Proven>);
+pub(super) struct ProvenTokens(Mutex<HashMap<[u8; 32], ProvenToken>>);
+
+/// What is remembered of a token.
+enum Memory {
+    /// Proven a moment ago.
+    Fresh(Arc<Principal>),
+    /// Proven once.
+    Trusted,
+    Unknown,
+}
 
 impl ProvenTokens {
-    fn find(&self, hash: &TokenHash, now: Timestamp) -> Option<Arc<Principal>> {
+    fn find(&self, hash: &TokenHash, now: Timestamp) -> Memory {
         let proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        proven.get(&hash.0).filter(|(_, until)| now < *until).map(|(principal, _)| Arc::clone(principal))
+        match proven.get(&hash.0) {
+            Some(token) if now < token.fresh_until => Memory::Fresh(Arc::clone(&token.principal)),
+            Some(token) if now < token.trusted_until => Memory::Trusted,
+            _ => Memory::Unknown,
+        }
     }
 
-    fn remember(&self, hash: &TokenHash, principal: &Arc<Principal>, now: Timestamp, until: Timestamp) {
+    fn remember(&self, hash: &TokenHash, principal: &Arc<Principal>, now: Timestamp, fresh_until: Timestamp) {
         let mut proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if proven.len() >= PROVEN_LIMIT {
-            proven.retain(|_, (_, until)| now < *until);
+        if proven.len() >= PROVEN_LIMIT && !proven.contains_key(&hash.0) {
+            proven.retain(|_, token| now < token.fresh_until);
             if proven.len() >= PROVEN_LIMIT {
                 proven.clear();
             }
         }
-        proven.insert(hash.0, (Arc::clone(principal), until));
+        let principal = Arc::clone(principal);
+        proven.insert(hash.0, ProvenToken { principal, fresh_until, trusted_until: now + TRUSTED_FOR });
     }
 
-    pub(super) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn distrust(&self, hash: &TokenHash) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash.0);
+    }
+
+    /// Believes no token any longer without asking the store.
+    pub(super) fn doubt_all(&self) {
+        let mut proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for token in proven.values_mut() {
+            token.fresh_until = Timestamp::from_micros(0);
+        }
     }
 }
 
@@ -78,18 +109,18 @@ impl Services {
         };
         let now = self.now();
         let hash = secret.hash();
-        if let Some(principal) = self.proven.find(&hash, now) {
-            return Ok(principal);
+        match self.proven.find(&hash, now) {
+            Memory::Fresh(principal) => return Ok(principal),
+            Memory::Trusted => {}
+            Memory::Unknown => self.throttle.check(peer, now)?,
         }
-        self.throttle.check(peer, now)?;
-        let Some((principal, expires_at)) = self.prove(secret, &hash).await? else {
+        let proof = self.prove(secret, &hash).await?;
+        let valid = proof.filter(|(_, expires_at)| expires_at.is_none_or(|expires_at| now < expires_at));
+        let Some((principal, expires_at)) = valid else {
+            self.proven.distrust(&hash);
             self.throttle.failed(peer, now);
             return Err(BadCredential::Invalid);
         };
-        if expires_at.is_some_and(|expires_at| expires_at <= now) {
-            self.throttle.failed(peer, now);
-            return Err(BadCredential::Invalid);
-        }
         let principal = Arc::new(principal);
         let until = now + PROVEN_FOR;
         let until = expires_at.map_or(until, |expires_at| until.min(expires_at));

@@ -85,7 +85,7 @@ impl Services {
     /// [`StoreError`] when the store failed.
     pub async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {
         let revoked = self.ports.metadata.delete_token(id).await?;
-        self.proven.forget();
+        self.proven.doubt_all();
         Ok(revoked)
     }
 }

@@ -29,8 +29,8 @@ impl Throttle {
         Self { limit, failures: Mutex::default() }
     }
 
-    /// Whether an attempt from `address` may be looked at now. What was proven a moment ago is not asked here, so a
-    /// busy client behind the same address goes on.
+    /// Whether an attempt from `address` may be looked at now. What was proven lately is not asked here, so a busy
+    /// client behind the same address goes on.
     pub(super) fn check(&self, address: IpAddr, now: Timestamp) -> Result<(), Throttled> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match failures.get(&address) {
