@@ -19,9 +19,9 @@ pub(super) enum Failure {
     /// The store was closed.
     #[error("the metadata store is closed")]
     Closed,
-    /// The transaction that the intention shared with others could not be committed.
+    /// The transaction that the intention was to share with others could not begin.
     #[error(transparent)]
-    Group(std::sync::Arc<Failure>),
+    Shared(std::sync::Arc<Failure>),
 }
 
 pub(super) type Result<T> = std::result::Result<T, Failure>;
@@ -34,7 +34,7 @@ impl Failure {
             Failure::Unreadable(_) => StoreErrorKind::Corrupt,
             Failure::Panicked => StoreErrorKind::Other,
             Failure::Closed => StoreErrorKind::Unavailable,
-            Failure::Group(failure) => failure.kind(),
+            Failure::Shared(failure) => failure.kind(),
         }
     }
 

@@ -66,6 +66,7 @@ pub(super) struct Statement {
 }
 
 /// The statement `text`. It is prepared once for each connection.
+#[cfg_attr(test, track_caller)]
 pub(super) fn sql(text: &'static str) -> Statement {
     #[cfg(test)]
     super::plans::note(text);

@@ -4,6 +4,8 @@
 //! committed survives power loss. Other processes may use the same file at the same time.
 
 mod readers;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -3,9 +3,9 @@
 //! Intentions are queued; the task takes all that wait (up to a bound), runs them in one transaction and commits
 //! once: a commit waits for the disk, so a group costs little more than one. Each is answered after the commit.
 //!
-//! A group runs first as if every intention would keep what it wrote. When one fails or decides to leave no trace, the
-//! transaction is rolled back and the group runs again with a savepoint around each; intentions may be run again for
-//! that reason. This is rare, and saves two statements for each intention in every other group.
+//! When an intention fails or decides to leave no trace, the whole transaction is rolled back, and each of the group
+//! runs again in a transaction of its own. This is rare, and saves a savepoint around each in every other group;
+//! and whatever made the transaction fail (a full disk, a commit that is refused) concerns only who caused it.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -85,14 +85,26 @@ trait Job: Send {
     /// Runs it, as if for the first time; whether what it wrote is to be kept.
     fn run<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Keep>;
 
-    /// Answers the caller: with what the last run came to, or with the failure of the group.
-    fn answer(self: Box<Self>, failure: Option<&Arc<Failure>>);
+    /// Answers the caller: with what the last run came to, or with why there was no transaction.
+    fn answer(self: Box<Self>, failure: Option<Failure>);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Yes,
     No,
+}
+
+/// What became of a transaction.
+enum Transaction {
+    /// Durable.
+    Committed,
+    /// Rolled back, because one of the intentions said so or failed.
+    RolledBack,
+    /// Rolled back, because it could not be committed.
+    Refused(Failure),
+    /// There was none.
+    NotBegun(Failure),
 }
 
 struct Intention<I, T, F> {
@@ -123,9 +135,9 @@ where
         })
     }
 
-    fn answer(self: Box<Self>, failure: Option<&Arc<Failure>>) {
+    fn answer(self: Box<Self>, failure: Option<Failure>) {
         let outcome = match failure {
-            Some(failure) => Err(Failure::Group(Arc::clone(failure))),
+            Some(failure) => Err(failure),
             None => self.outcome,
         };
         // The caller may have gone; what was done is done.
@@ -155,12 +167,7 @@ impl Task {
                     }
                 }
             }
-            if !jobs.is_empty() {
-                let failure = self.commit_group(&mut jobs).await.err().map(Arc::new);
-                for job in jobs.drain(..) {
-                    job.answer(failure.as_ref());
-                }
-            }
+            self.run_group(&mut jobs).await;
         }
         self.finish().await;
         for reply in closing {
@@ -168,50 +175,70 @@ impl Task {
         }
     }
 
-    /// Runs the jobs in one transaction. On an error none of them has left a trace.
-    async fn commit_group(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
-        let outcome = self.try_group(jobs).await;
-        if outcome.is_err() {
-            // Whatever state the transaction is in. A connection on which that fails is of no more use.
-            if let Some(connection) = &mut self.connection {
-                let rolled_back = connection.execute(sql("ROLLBACK")).await;
-                let idle = matches!(&rolled_back, Err(Failure::Database(error)) if no_transaction(error));
-                if rolled_back.is_err() && !idle {
-                    self.connection = None;
+    /// Runs the jobs, together if that can be, and answers each.
+    async fn run_group(&mut self, jobs: &mut Vec<Box<dyn Job>>) {
+        if jobs.len() > 1 {
+            match self.transaction(jobs).await {
+                Transaction::Committed => {
+                    jobs.drain(..).for_each(|job| job.answer(None));
                 }
+                Transaction::NotBegun(failure) => {
+                    // None would fare better by itself, and each would wait as long.
+                    let failure = Arc::new(failure);
+                    jobs.drain(..).for_each(|job| job.answer(Some(Failure::Shared(Arc::clone(&failure)))));
+                }
+                Transaction::RolledBack | Transaction::Refused(_) => {}
             }
         }
-        outcome
+        for mut job in jobs.drain(..) {
+            let failure = match self.transaction(std::slice::from_mut(&mut job)).await {
+                Transaction::Committed | Transaction::RolledBack => None,
+                Transaction::Refused(failure) | Transaction::NotBegun(failure) => Some(failure),
+            };
+            job.answer(failure);
+        }
     }
 
-    async fn try_group(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<()> {
-        let connection = self.connection().await?;
-        begin(connection).await?;
+    /// Runs the jobs in one transaction, until one says that nothing is to be kept.
+    async fn transaction(&mut self, jobs: &mut [Box<dyn Job>]) -> Transaction {
+        let connection = match self.begin().await {
+            Ok(connection) => connection,
+            Err(failure) => return Transaction::NotBegun(failure),
+        };
         let mut keep = Keep::Yes;
-        for job in jobs.iter_mut() {
+        for job in jobs {
             keep = job.run(connection).await;
             if keep == Keep::No {
                 break;
             }
         }
-        if keep == Keep::Yes {
-            connection.execute(sql("COMMIT")).await?;
-            return Ok(());
+        let outcome = match keep {
+            Keep::No => Transaction::RolledBack,
+            Keep::Yes => match connection.execute(sql("COMMIT")).await {
+                Ok(_) => return Transaction::Committed,
+                Err(failure) => Transaction::Refused(failure),
+            },
+        };
+        if let Err(failure) = roll_back(connection).await {
+            // Whatever state it is in: a new one is made for the next.
+            tracing::warn!(%failure, "giving up the connection that writes metadata");
+            self.connection = None;
         }
-        roll_back(connection).await?;
-        if jobs.len() == 1 {
-            return Ok(());
-        }
-        begin(connection).await?;
-        for job in jobs {
-            connection.execute(sql("SAVEPOINT intention")).await?;
-            if job.run(connection).await == Keep::No {
-                connection.execute(sql("ROLLBACK TO intention")).await?;
+        outcome
+    }
+
+    /// Takes the write lock, waiting for other processes.
+    async fn begin(&mut self) -> Result<&mut Connection> {
+        let connection = self.connection().await?;
+        let mut attempts = BUSY_ATTEMPTS;
+        loop {
+            attempts -= 1;
+            match connection.execute(sql("BEGIN IMMEDIATE")).await {
+                Ok(_) => return Ok(connection),
+                Err(Failure::Database(error)) if is_busy(&error) && attempts > 0 => {}
+                Err(failure) => return Err(failure),
             }
-            connection.execute(sql("RELEASE intention")).await?;
         }
-        connection.execute(sql("COMMIT")).await?;
-        Ok(())
     }
 
     async fn connection(&mut self) -> Result<&mut Connection> {
@@ -230,18 +257,6 @@ impl Task {
         let Connection::Sqlite(connection) = connection;
         if let Err(error) = sqlx::Connection::close(connection).await {
             tracing::warn!(%error, "closing the metadata store");
-        }
-    }
-}
-
-/// Takes the write lock, waiting for other processes.
-async fn begin(connection: &mut Connection) -> Result<()> {
-    let mut attempts = BUSY_ATTEMPTS;
-    loop {
-        attempts -= 1;
-        match connection.execute(sql("BEGIN IMMEDIATE")).await {
-            Err(Failure::Database(error)) if is_busy(&error) && attempts > 0 => {}
-            outcome => return outcome.map(drop),
         }
     }
 }
