@@ -2,7 +2,7 @@
 //!
 //! An adapter's test target says how a store is made and gets a named test for each case:
 //!
-//! ```ignore
+//! ```text
 //! registry_core::blob_store_suite!(start_a_store());
 //! ```
 

@@ -2,7 +2,7 @@
 //!
 //! An adapter's test target says how a fresh store is made and gets a named test for each case:
 //!
-//! ```ignore
+//! ```text
 //! registry_core::metadata_suite!(a_fresh_store().await);
 //! ```
 
