@@ -248,10 +248,9 @@ mod tests {
         let hour = Duration::from_secs(3600);
         tokio::time::timeout(hour, watch.stalled(idle, completion)).await.expect_err("a source may take its time");
 
-        let phases: [(fn(Instant) -> WaitsFor, _); 2] = [(WaitsFor::Network, idle), (WaitsFor::Answer, completion)];
-        for (waits_for, limit) in phases {
+        for (is_answer, limit) in [(false, idle), (true, completion)] {
             let start = Instant::now();
-            watch.state().waits_for = waits_for(start);
+            watch.state().waits_for = if is_answer { WaitsFor::Answer(start) } else { WaitsFor::Network(start) };
             assert_eq!(watch.stalled(idle, completion).await, limit);
             assert_eq!(start.elapsed(), limit);
         }
