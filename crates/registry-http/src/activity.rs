@@ -27,6 +27,8 @@ pub(crate) struct Activity {
     /// Microseconds after `opened`, or [`NEVER`].
     head_since: AtomicU64,
     had_request: AtomicBool,
+    /// Whether bytes wait until the client takes some.
+    output_waits: AtomicBool,
     /// Whether bytes came that belong to no request that was received to its end.
     input_open: AtomicBool,
 }
@@ -49,6 +51,7 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(NEVER),
             had_request: AtomicBool::new(false),
+            output_waits: AtomicBool::new(false),
             input_open: AtomicBool::new(false),
         }
     }
@@ -63,6 +66,14 @@ impl Activity {
         let resting = self.in_flight.load(Ordering::Relaxed) == 0 && !self.has_open_head();
         if resting && !self.multiplexed {
             self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes wait until the client takes some, or do no longer. hyper may hold the end of an answer long after its
+    /// exchange is over.
+    pub(crate) fn output_waits(&self, waits: bool) {
+        if self.output_waits.swap(waits, Ordering::Relaxed) && !waits {
+            self.idle_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
@@ -84,9 +95,10 @@ impl Activity {
         self.head_since.load(Ordering::Relaxed) != NEVER
     }
 
-    /// When the connection's time is up, if nothing happens before; `None` while a request is in flight.
+    /// When the connection's time is up, if nothing happens before; `None` while a request is in flight or an
+    /// answer not yet taken: that has its own limit.
     pub(crate) fn expiry(&self, limits: &Limits) -> Option<(Instant, Expiry)> {
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
+        if self.in_flight.load(Ordering::Relaxed) > 0 || self.output_waits.load(Ordering::Relaxed) {
             return None;
         }
         let at = |since: u64, patience: Duration| self.opened + Duration::from_micros(since) + patience;

@@ -121,11 +121,14 @@ impl ConnectionIo {
     fn written(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(_) => {
-                self.stall.waiting = false;
+                if std::mem::take(&mut self.stall.waiting) {
+                    self.activity.output_waits(false);
+                }
                 outcome
             }
             Poll::Pending => {
                 self.burst = 0;
+                self.activity.output_waits(true);
                 ready!(self.stall.poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
@@ -282,7 +285,8 @@ impl ReadAhead {
             let resident = window.resident();
             self.warm = window.addresses();
             if resident < window.length {
-                self.reading = Some(tokio::task::spawn_blocking(move || window.read_ahead()));
+                let further = (piece.length - window.length).min(SENDFILE_BYTES);
+                self.reading = Some(tokio::task::spawn_blocking(move || window.read_ahead(further)));
             }
         }
     }

@@ -33,7 +33,7 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: clo
 /// How often a resting HTTP/2 client is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long it may take to answer, and how long a connection that is told to end may take to do so.
+/// How long it may take to answer, and how long the last bytes of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How much of what nobody wants is read at once, in bytes.
@@ -206,7 +206,8 @@ impl Connection<'_> {
             }
             if farewell.is_none() && clock.poll(cx).is_ready() {
                 stopping = true;
-                farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+                // Streams that are still being read may end; a client that takes nothing is left.
+                farewell = Some(Box::pin(tokio::time::sleep(limits.write_idle_timeout)));
                 Pin::new(&mut connection).graceful_shutdown();
             }
             if let Poll::Ready(outcome) = Pin::new(&mut connection).poll(cx) {

@@ -21,6 +21,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
@@ -203,8 +204,11 @@ impl Piece {
         (resident * page).saturating_sub(lead).min(self.length)
     }
 
-    /// Reads the part, so that it is in memory. Blocks.
-    pub(crate) fn read_ahead(&self) -> io::Result<()> {
+    /// Reads the part, so that it is in memory, and has the kernel begin with the `further` bytes after it. Blocks.
+    pub(crate) fn read_ahead(&self, further: usize) -> io::Result<()> {
+        let asked = NonZeroU64::new((self.length + further) as u64);
+        // Advice: without it, or when the file ends before, reading merely takes its own time.
+        let _ = rustix::fs::fadvise(&*self.file, self.offset, asked, rustix::fs::Advice::WillNeed);
         let mut buffer = vec![0_u8; self.length.min(256 * 1024)];
         let mut done = 0;
         while done < self.length {

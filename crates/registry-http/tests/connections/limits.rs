@@ -129,3 +129,75 @@ async fn a_client_that_takes_nothing_is_left() {
         assert!(received.len() < 64 << 20, "the rest never came");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_is_not_yet_taken_is_no_rest() {
+    let limits = short(|limits| {
+        limits.idle_timeout = Duration::from_millis(100);
+        limits.header_timeout = Duration::from_millis(100);
+        limits.write_idle_timeout = Duration::from_secs(1);
+    });
+    let server = TestServer::with_limits(limits).await;
+    let taken = || {
+        let metrics = server.server.metrics.encode();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("foundry_http_response_body_bytes_total "));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    let over = || server.server.metrics.encode().contains("foundry_http_requests_in_flight 0\n");
+    // How much the sockets and hyper hold of an answer that nobody reads.
+    server.application.serve_blob(FileBlob::new(&vec![7; 64 << 20], false));
+    let mut client = Client::connect(server.address).await;
+    client.send(format!("GET /blob HTTP/1.1\r\n{HOST}\r\n")).await;
+    crate::answers::until(|| taken() > 0).await;
+    // A little less than that: the exchange is over as soon as hyper has the end, and the end stays with hyper.
+    let size = taken() - 150_000;
+    server.application.serve_blob(FileBlob::new(&vec![7; size], false));
+    let mut client = Client::connect(server.address).await;
+    client.send(format!("GET /blob HTTP/1.1\r\n{HOST}\r\n")).await;
+    client.stream.readable().await.unwrap();
+    let mut piece = [0; 16_384];
+    let mut received = 0;
+    while !over() {
+        tokio::task::yield_now().await;
+        if received < size / 10 {
+            received += client.stream.try_read(&mut piece).unwrap_or(0);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    received += client.rest().await.unwrap().len();
+    let head = received - size;
+    assert!((100..400).contains(&head), "{received} bytes came of {size} and a head");
+}
+
+#[tokio::test]
+async fn nonsense_harms_nobody() {
+    use registry_core::testing::entropy::SeededEntropy;
+    let server = TestServer::start().await;
+    let random = SeededEntropy::new(17);
+    let pieces: [&[u8]; 10] = [
+        b"GET ",
+        b"/hello",
+        b" HTTP/1.1\r\n",
+        b"host: a\r\n",
+        b"\r\n",
+        b"content-length: 5\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"0\r\n\r\n",
+        b"\0\0\x04\x08\0\0\0\0\0",
+    ];
+    for _ in 0..300 {
+        let mut client = Client::connect(server.address).await;
+        let mut nonsense = Vec::new();
+        for _ in 0..random.below(12) {
+            match random.below(pieces.len() + 2) {
+                n if n < pieces.len() => nonsense.extend_from_slice(pieces[n]),
+                _ => nonsense.extend(random.bytes(random.below(40))),
+            }
+        }
+        // The server may have closed before it saw everything.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &nonsense).await;
+    }
+    assert_eq!(Client::connect(server.address).await.get("/hello").await.status, 200);
+    crate::answers::until(|| server.server.metrics.encode().contains("foundry_http_requests_in_flight 0\n")).await;
+}

@@ -76,3 +76,23 @@ async fn there_is_a_deadline() {
     assert_eq!(server.stopped().await, Drained { abandoned: 1 });
     assert!(client.is_closed().await);
 }
+
+#[tokio::test]
+async fn an_http2_stream_in_flight_is_finished() {
+    let mut server = TestServer::start().await;
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://localhost/gate").body(String::new()).unwrap();
+    let answer = tokio::spawn(sender.send_request(request));
+    server.application.entered.acquire().await.unwrap().forget();
+    server.shutdown.cancel();
+    server.application.gate.add_permits(1);
+    let answer = answer.await.unwrap().unwrap();
+    assert_eq!(http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes(), "through");
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    assert_eq!(server.stopped().await, Drained { abandoned: 0 });
+}
