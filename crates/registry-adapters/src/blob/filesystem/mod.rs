@@ -10,6 +10,7 @@ mod buffers;
 mod errors;
 mod layout;
 mod listing;
+mod lock;
 mod publish;
 mod reader;
 mod staging;
@@ -34,9 +35,9 @@ use registry_core::upload::{StagingState, UploadId};
 
 use errors::{blocking, failure};
 use layout::{Layout, RelativeKey};
+use lock::Retry;
 use publish::DurableShards;
 use reader::{Pieces, Reading};
-use staging::Retry;
 
 /// What can be chosen for a [`FilesystemBlobStore`].
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use registry_core::ports::blob_store::Published;
 
 use super::layout::{Layout, RelativeKey, create_folder, sync_folder};
-use super::staging::{Locked, try_lock};
+use super::lock::{Locked, try_lock};
 
 /// Objects never change; nobody but the server's user and its backups read them here.
 const OBJECT_MODE: u32 = 0o440;
