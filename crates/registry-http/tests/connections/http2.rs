@@ -10,6 +10,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use registry_core::services::BodyError;
 use registry_core::testing::entropy::SeededEntropy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::server::{FileBlob, TestServer, short};
@@ -92,28 +93,67 @@ async fn a_stream_that_is_reset_is_disconnected() {
     }
 }
 
+/// A frame (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A connection that has asked `POST path` on stream 1 and sent `abc` of its body, without an end.
+async fn unfinished_post(server: &TestServer, path: &str) -> TcpStream {
+    // HPACK: indexed `:method: POST` (3), `:scheme: http` (6), then literals `:path` (4) and `:authority` (1).
+    let mut headers = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    headers.extend_from_slice(path.as_bytes());
+    headers.extend_from_slice(&[0x01, 9]);
+    headers.extend_from_slice(b"localhost");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes.extend(frame(HEADERS, 4, 1, &headers));
+    bytes.extend(frame(DATA, 0, 1, b"abc"));
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(&bytes).await.unwrap();
+    socket
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+
 /// hyper hands a reset with NO_ERROR on as the regular end of the body.
 #[tokio::test]
 async fn a_stream_that_is_reset_without_an_error_is_disconnected_too() {
     let server = TestServer::start().await;
-    let mut socket = TcpStream::connect(server.address).await.unwrap();
-    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-        let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
-        frame.extend_from_slice(payload);
-        frame
-    };
-    // HPACK: indexed `:method: POST` (3), `:scheme: http` (6), then literals `:path` (4) and `:authority` (1).
-    let mut headers = vec![0x83, 0x86, 0x04, 8];
-    headers.extend_from_slice(b"/consume");
-    headers.extend_from_slice(&[0x01, 9]);
-    headers.extend_from_slice(b"localhost");
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
-    bytes.extend(frame(1, 4, 1, &headers));
-    bytes.extend(frame(0, 0, 1, b"abc"));
-    bytes.extend(frame(3, 0, 1, &[0, 0, 0, 0]));
-    tokio::io::AsyncWriteExt::write_all(&mut socket, &bytes).await.unwrap();
+    let mut socket = unfinished_post(&server, "/consume").await;
+    socket.write_all(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 0])).await.unwrap();
     assert_eq!(server.application.next_consumed().await, Err(BodyError::Disconnected));
+}
+
+/// There are clients that drop the answer when the stream is reset right after it, even with NO_ERROR.
+#[tokio::test]
+async fn an_early_answer_is_not_followed_by_a_reset() {
+    let server = TestServer::start().await;
+    let mut socket = unfinished_post(&server, "/refuse").await;
+    let mut kinds = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let [_, high, low, kind, flags, .., stream] = head;
+        let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
+        socket.read_exact(&mut payload).await.unwrap();
+        match (kind, flags & 1) {
+            // The end of the answer: whatever follows at once comes before the answer to this.
+            (DATA, 1) => socket.write_all(&frame(PING, 0, 0, b"8 octets")).await.unwrap(),
+            (PING, 1) if payload == b"8 octets" => break,
+            _ => {}
+        }
+        kinds.extend((stream == 1).then_some(kind));
+    }
+    assert_eq!(kinds, [HEADERS, DATA]);
+    // Nor is the client stopped from sending the rest.
+    socket.write_all(&frame(DATA, 1, 1, b"def")).await.unwrap();
 }
 
 #[tokio::test]
