@@ -29,6 +29,7 @@ fn pages(server: &Server, target: &str, list: &str, field: &str, limit: usize) -
     loop {
         let names = column(&page[list], field);
         assert!(names.len() <= limit);
+        assert!(names.iter().all(|name| !all.contains(name)), "{names:?} come again after {all:?}");
         all.extend(names.iter().cloned());
         let Some(next) = page["next"].as_str() else { return all };
         assert_eq!((names.len(), names.last().map(String::as_str)), (limit, Some(next)), "{page}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use registry_tests::process::server_command;
-use registry_tests::server::{ADMIN, request};
+use registry_tests::server::{ADMIN, request, server_binary};
 use registry_tests::{Process, Server, eventually};
 use rustix::process::Signal;
 use serde_json::json;
@@ -19,7 +19,10 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn the_first_start_makes_one_token_and_shows_it_once() {
     let folder = tempfile::tempdir().unwrap();
-    let mut first = Process::start(server_command(folder.path()).args(["-port", "0"]));
+    // Whatever the user's mask lets others do.
+    let mut careless = std::process::Command::new("sh");
+    careless.args(["-c", "umask 0; exec \"$0\" -port 0"]).arg(server_binary()).current_dir(folder.path());
+    let mut first = Process::start(&mut careless);
     let address = first.address();
     let file = folder.path().join("data/admin-token");
     let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
