@@ -117,6 +117,31 @@ async fn a_writer_that_waited_while_the_file_was_published_has_lost_it() {
     assert_eq!(fs::read(files.object(&key)).unwrap(), b"content");
 }
 
+/// A writer that was told of its checkpoint has nothing under way: dropping it ends the lock at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_publishes_after_the_last_checkpoint_need_not_wait() {
+    let files = Files::new();
+    let options = FilesystemOptions { lock_wait: Duration::ZERO, ..Default::default() };
+    let store = FilesystemBlobStore::open(files.path(), options).unwrap();
+    for round in 0..200 {
+        object(&store, round, &[round]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_late_writer_staged_beside_the_object_is_tidied_up_by_the_next_publish() {
+    let files = Files::new();
+    let store = files.store();
+    let staged = Staged::of(store.as_ref(), 1, b"content").await;
+    let key = store.key_candidates(staged.id, &Digest::sha256(b"content")).nth(0);
+    assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
+    let late = Staged::of(store.as_ref(), 1, b"something else").await;
+    assert_eq!(store.list_staged().await.unwrap(), [late.id]);
+    assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
+    assert_eq!(store.list_staged().await.unwrap(), []);
+    assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), b"content");
+}
+
 #[tokio::test]
 async fn other_files_in_the_folders_are_neither_listed_nor_touched() {
     let files = Files::new();

@@ -246,7 +246,7 @@ impl Staged {
     }
 
     /// Does all jobs that there are. Blocks.
-    fn drain(&self) {
+    fn drain(self: Arc<Self>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let job = {
@@ -259,18 +259,28 @@ impl Staged {
                     }
                 }
             };
-            let outcome = match job {
-                Job::Write(batch, _permit) => self.write(&mut progress, batch),
-                Job::Sync(done) => self.sync(&mut progress).map(|()| {
-                    let _ = done.send(());
-                }),
+            let (outcome, done) = match job {
+                Job::Write(batch, _permit) => (self.write(&mut progress, batch), None),
+                Job::Sync(done) => (self.sync(&mut progress), Some(done)),
             };
+            let mut queue = self.queue();
             if let Err(error) = outcome {
-                let mut queue = self.queue();
                 queue.has_failed = true;
                 queue.failure = Some(failure(format!("write {}", self.path.display()))(error));
                 // Dropping their senders and permits wakes whoever waits.
                 queue.jobs.clear();
+            } else if let Some(done) = done {
+                let is_last = queue.jobs.is_empty();
+                queue.is_draining = !is_last;
+                drop(queue);
+                if is_last {
+                    // Let go of the file before the writer is told, so that dropping the writer ends the lock at once.
+                    drop(progress);
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
+                let _ = done.send(());
             }
         }
     }

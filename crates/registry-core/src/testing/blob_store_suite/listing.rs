@@ -34,6 +34,7 @@ pub async fn objects_come_in_the_order_of_keys_page_by_page(subject: &impl Subje
                 break;
             }
             listed.extend(page);
+            assert!(listed.len() <= expected.len(), "pages of {limit} do not come to an end");
         }
         assert_eq!(listed, expected, "pages of {limit}");
     }
