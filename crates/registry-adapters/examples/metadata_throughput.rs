@@ -1,7 +1,8 @@
 //! How fast the SQLite metadata store is on this machine's disk.
 //!
 //! `cargo run --release -p registry-adapters --example metadata_throughput [folder]` prints, for one task and for
-//! sixteen, the time of each step of a small blob's upload, manifests put per second, and look-ups per second.
+//! sixteen, the time of each step of a small blob's upload, manifests put per second, and look-ups per second; then the
+//! time of pages and deletions in a repository with 100,000 tags.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use registry_core::ports::blob_store::KeyCandidates;
 use registry_core::ports::metadata::manifests::NewManifest;
 use registry_core::ports::metadata::registries::{CreateRegistry, NewRegistry};
 use registry_core::ports::metadata::uploads::{CheckpointStep, NewUpload, SealUpload, WriteStart};
-use registry_core::ports::metadata::{ManifestStore, RegistryStore, UploadStore};
+use registry_core::ports::metadata::{ManifestStore, NameRange, RegistryStore, UploadStore};
 use registry_core::registry::{Format, Mode, References, RegistrySettings, Repository};
 use registry_core::time::Timestamp;
 use registry_core::upload::{Checkpoint, Epoch, UploadId, UploadTarget};
@@ -41,6 +42,9 @@ async fn main() {
         bench.look_ups(tasks).await;
         bench.store.close().await;
     }
+    let bench = Bench::open(&folder.path().join("large.sqlite")).await;
+    bench.large_repository().await;
+    bench.store.close().await;
 }
 
 struct Bench {
@@ -137,6 +141,56 @@ impl Bench {
         })
         .await;
         println!("  manifests: {:.0}/s, {}", per_second(MANIFESTS, begun.elapsed()), percentiles(times));
+    }
+
+    /// 100 manifests with 1,000 tags each.
+    async fn large_repository(&self) {
+        let digest = |number: usize| Digest::sha256(format!("manifest {number}").as_bytes());
+        let begun = Instant::now();
+        for number in 0..100 {
+            let content = format!("manifest {number}");
+            let tags = (0..1_000).map(|tag| format!("{tag:03}-{number}").parse().expect("a tag")).collect();
+            let new = NewManifest {
+                repository: self.repository.clone(),
+                digest: digest(number),
+                content: content.into(),
+                facts: ManifestFacts {
+                    media_type: registry_core::manifest::OCI_MANIFEST.into(),
+                    artifact_type: String::new(),
+                    subject: None,
+                    blobs: Vec::new(),
+                    children: Vec::new(),
+                    annotations: String::new(),
+                },
+                tags,
+                references: References::Strict,
+            };
+            self.store.put_manifest(new, NOW).await.expect("stored");
+        }
+        println!("100,000 tags were put in {:.1?}", begun.elapsed());
+        let everything = NameRange::default();
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let page =
+                self.store.tags(&self.repository, Some("500-5"), 100).await.expect("listed").expect("it is there");
+            assert_eq!(page.len(), 100);
+            println!("  a page of 100 tags in the middle: {:.3?}", begun.elapsed());
+            let begun = Instant::now();
+            let after = Some((self.repository.name.as_str(), "500-5"));
+            let page = self.store.all_tags(self.repository.registry, &everything, after, 100).await.expect("listed");
+            assert_eq!(page.len(), 100);
+            println!("  a page of 100 of all repositories' tags: {:.3?}", begun.elapsed());
+        }
+        let begun = Instant::now();
+        for number in 0..10 {
+            let deleted = self.store.delete_manifest(&self.repository, &digest(number), LEASE, NOW).await;
+            assert!(deleted.expect("deleted"));
+        }
+        println!("  deleting a manifest with 1,000 tags: {:.3?}", begun.elapsed() / 10);
+        let begun = Instant::now();
+        let repository = Repository { name: "team/other".parse().expect("a name"), ..self.repository.clone() };
+        assert!(!self.store.delete_manifest(&repository, &digest(50), LEASE, NOW).await.expect("nothing"));
+        println!("  deleting what is not there: {:.3?}", begun.elapsed());
     }
 
     /// Manifests by tag and by digest.

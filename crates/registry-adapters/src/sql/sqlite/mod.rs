@@ -66,7 +66,7 @@ impl SqliteDatabase {
             let limit = options.readers.max(1);
             let readers =
                 Readers::new(connect_options(path).create_if_missing(false).pragma("query_only", "ON"), limit);
-            let writer = Writer::start(connection, connect_options(path), options.group.max(1), options.queue.max(1));
+            let writer = Writer::start(connection, writer_options(path), options.group.max(1), options.queue.max(1));
             Ok(Self { path: path.to_owned(), limit, readers, writer })
         };
         open.await.map_err(|failure: OpenFailure| match failure {
@@ -163,9 +163,14 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Opens the writing connection: makes the database and its folder's entry durable, and brings the schema up to date.
+/// As every connection, with room for the pages of a large transaction: 16 MiB.
+fn writer_options(path: &Path) -> SqliteConnectOptions {
+    connect_options(path).pragma("cache_size", "-16384")
+}
+
+/// Opens the writing connection, makes the database if there is none, and brings its schema up to date.
 async fn open_writer(path: &Path) -> std::result::Result<SqliteConnection, OpenFailure> {
-    let mut connection = connect(&connect_options(path).journal_mode(SqliteJournalMode::Wal)).await?;
+    let mut connection = connect(&writer_options(path).journal_mode(SqliteJournalMode::Wal)).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let oldest = oldest_compatible(&mut transaction).await?;
     if let Some(oldest) = oldest.filter(|oldest| *oldest > SCHEMA_REVISION) {

@@ -1,6 +1,6 @@
 //! The ledger of the object store.
 
-use super::world::image;
+use super::world::{image, pages};
 use super::{CandidatesOf, Subject, World, at};
 use crate::digest::Digest;
 use crate::ports::blob_store::ObjectKey;
@@ -33,15 +33,10 @@ pub async fn the_ledger_is_read_in_pages(subject: &impl Subject) {
     }
     expected.sort_by(|one, other| one.key.cmp(&other.key));
     for limit in [1, 4, 18, 50] {
-        let mut all: Vec<LedgerEntry> = Vec::new();
-        loop {
-            let page = world.other.ledger_page(all.last().map(|entry| &entry.key), limit).await.unwrap();
-            assert!(page.len() <= limit);
-            if page.is_empty() {
-                break;
-            }
-            all.extend(page);
-        }
+        let page = async |after: Option<&LedgerEntry>| {
+            world.other.ledger_page(after.map(|entry| &entry.key), limit).await.unwrap()
+        };
+        let all = pages(limit, page).await;
         assert_eq!(all, expected, "in pages of {limit}");
     }
     let after = key(&expected[7].key.as_str()[..4]);
@@ -62,15 +57,7 @@ pub async fn doomed_objects_are_read_in_pages(subject: &impl Subject) {
     for key in keys.iter().rev() {
         world.store.doom_orphan(key, at(1)).await.unwrap();
     }
-    let mut all: Vec<ObjectKey> = Vec::new();
-    loop {
-        let page = world.other.doomed_objects(all.last(), 3).await.unwrap();
-        assert!(page.len() <= 3);
-        if page.is_empty() {
-            break;
-        }
-        all.extend(page);
-    }
+    let all = pages(3, async |after| world.other.doomed_objects(after, 3).await.unwrap()).await;
     assert_eq!(all, keys);
     assert_eq!(world.other.doomed_objects(Some(&key("30")), 2).await.unwrap(), keys[3..5]);
 }

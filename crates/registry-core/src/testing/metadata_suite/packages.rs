@@ -1,6 +1,6 @@
 //! Packages and their versions.
 
-use super::world::{range, texts};
+use super::world::{pages, range, texts};
 use super::{Subject, World, at};
 use crate::digest::Digest;
 use crate::names::{PackageName, Version};
@@ -46,15 +46,7 @@ pub async fn versions_come_in_the_order_of_versions(subject: &impl Subject) {
     };
     assert_eq!(page(None, 100).await, sorted);
     for limit in [1, 4, 11] {
-        let mut all: Vec<String> = Vec::new();
-        loop {
-            let next = page(all.last().map(String::as_str), limit).await;
-            assert!(next.len() <= limit);
-            if next.is_empty() {
-                break;
-            }
-            all.extend(next);
-        }
+        let all = pages(limit, async |after: Option<&String>| page(after.map(String::as_str), limit).await).await;
         assert_eq!(all, sorted, "in pages of {limit}");
     }
     assert_eq!(page(Some("1.0.1"), 2).await, ["v1.2", "1.10"]);
@@ -106,16 +98,8 @@ pub async fn packages_come_in_pages_and_ranges(subject: &impl Subject) {
     for name in ["b", "a", "Zebra", "a.b", "ba", "ab", "0x", "a-b"] {
         world.publish(name, "1").await;
     }
-    let mut all: Vec<String> = Vec::new();
-    loop {
-        let page = list(&world, &range("", None, all.last().map(String::as_str)), None, 3).await;
-        if page.is_empty() {
-            break;
-        }
-        assert!(page.len() <= 3);
-        all.extend(page);
-    }
-    assert_eq!(all, sorted);
+    let page = async |after: Option<&String>| list(&world, &range("", None, after.map(String::as_str)), None, 3).await;
+    assert_eq!(pages(3, page).await, sorted);
     for (start, end, after, expected) in [
         ("a", Some("b"), None, &sorted[2..6]),
         ("a", Some("b"), Some("a."), &sorted[4..6]),
@@ -183,16 +167,10 @@ pub async fn a_search_comes_in_pages_and_ranges(subject: &impl Subject) {
     let world = searched_world(subject).await;
     for search in ["a", "lib", "foo", "lib-foo", "o"] {
         let whole = list(&world, &NameRange::default(), Some(search), 100).await;
-        let mut all: Vec<String> = Vec::new();
-        loop {
-            let page = list(&world, &range("", None, all.last().map(String::as_str)), Some(search), 2).await;
-            if page.is_empty() {
-                break;
-            }
-            assert!(page.len() <= 2);
-            all.extend(page);
-        }
-        assert_eq!(all, whole, "{search}");
+        let page = async |after: Option<&String>| {
+            list(&world, &range("", None, after.map(String::as_str)), Some(search), 2).await
+        };
+        assert_eq!(pages(2, page).await, whole, "{search}");
     }
     for (start, end, after, expected) in [
         ("l", Some("m"), None, &["libfoo", "libfoo-dev"][..]),

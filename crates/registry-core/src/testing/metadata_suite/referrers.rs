@@ -1,6 +1,6 @@
 //! Manifests whose subject is the one asked about.
 
-use super::world::{image, texts};
+use super::world::{image, pages, texts};
 use super::{Subject, World, at};
 use crate::digest::Digest;
 use crate::ports::metadata::manifests::{ManifestDescription, Referrer};
@@ -65,17 +65,12 @@ pub async fn referrers_come_in_pages_and_by_type(subject: &impl Subject) {
     let [sboms, signatures] = &digests;
     for (artifact_type, expected) in [(None, &every), (Some("a/sbom"), sboms), (Some("a/signature"), signatures)] {
         for limit in [1, 3, 20, 50] {
-            let mut all: Vec<Digest> = Vec::new();
-            loop {
-                let after = all.last().map(Digest::as_str);
-                let page =
-                    world.other.referrers(&repository, &image_digest, artifact_type, after, limit).await.unwrap();
-                assert!(page.len() <= limit);
-                if page.is_empty() {
-                    break;
-                }
-                all.extend(page.into_iter().map(|referrer| referrer.manifest.digest));
-            }
+            let page = async |after: Option<&Digest>| {
+                let after = after.map(Digest::as_str);
+                let page = world.other.referrers(&repository, &image_digest, artifact_type, after, limit).await;
+                page.unwrap().into_iter().map(|referrer| referrer.manifest.digest).collect()
+            };
+            let all = pages(limit, page).await;
             assert_eq!(texts(&all), texts(expected), "{artifact_type:?} in pages of {limit}");
         }
     }

@@ -1,6 +1,6 @@
 //! Tags: of one repository, and of all.
 
-use super::world::{image, range, texts, with_tags};
+use super::world::{image, pages, range, texts, with_tags};
 use super::{Subject, World, at};
 use crate::ports::metadata::NameRange;
 use crate::registry::{Format, Repository};
@@ -52,15 +52,7 @@ pub async fn tags_come_in_pages_in_byte_order(subject: &impl Subject) {
         async |after: Option<&str>, limit| texts(world.other.tags(&repository, after, limit).await.unwrap().unwrap());
     assert_eq!(page(None, 100).await, sorted);
     for limit in [1, 2, 7, 15, 16] {
-        let mut all: Vec<String> = Vec::new();
-        loop {
-            let next = page(all.last().map(String::as_str), limit).await;
-            assert!(next.len() <= limit);
-            if next.is_empty() {
-                break;
-            }
-            all.extend(next);
-        }
+        let all = pages(limit, async |after: Option<&String>| page(after.map(String::as_str), limit).await).await;
         assert_eq!(all, sorted, "in pages of {limit}");
     }
     assert_eq!(page(Some("1.1"), 3).await, ["1.10", "1.9", "A"]);
@@ -105,17 +97,11 @@ pub async fn tags_of_all_repositories_come_in_pages(subject: &impl Subject) {
     let everything = NameRange::default;
     assert_eq!(all(&world, everything(), None, 100).await, sorted);
     for limit in [1, 2, 3, 7] {
-        let mut pages: Vec<String> = Vec::new();
-        loop {
-            let after = pages.last().map(|last| last.rsplit_once(':').unwrap());
-            let page = all(&world, everything(), after, limit).await;
-            assert!(page.len() <= limit);
-            if page.is_empty() {
-                break;
-            }
-            pages.extend(page);
-        }
-        assert_eq!(pages, sorted, "in pages of {limit}");
+        let page = async |after: Option<&String>| {
+            let after = after.map(|last| last.rsplit_once(':').unwrap());
+            all(&world, everything(), after, limit).await
+        };
+        assert_eq!(pages(limit, page).await, sorted, "in pages of {limit}");
     }
     for (after, expected) in [
         (("a/b", "1"), &sorted[2..]),

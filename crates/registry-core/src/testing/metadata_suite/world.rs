@@ -316,6 +316,21 @@ pub fn range(start: &str, end: Option<&str>, after: Option<&str>) -> NameRange {
     NameRange { start: start.into(), end: end.map(str::to_owned), after: after.map(str::to_owned) }
 }
 
+/// All entries of a list, in pages of at most `limit`, each asked for after the last entry of the one before.
+pub async fn pages<T>(limit: usize, page: impl AsyncFn(Option<&T>) -> Vec<T>) -> Vec<T> {
+    const MORE_THAN_ANY_CASE_MAKES: usize = 1_000;
+    let mut all = Vec::new();
+    loop {
+        let next = page(all.last()).await;
+        assert!(next.len() <= limit, "a page of {} instead of {limit}", next.len());
+        if next.is_empty() {
+            return all;
+        }
+        all.extend(next);
+        assert!(all.len() < MORE_THAN_ANY_CASE_MAKES, "the pages repeat");
+    }
+}
+
 /// The texts of names.
 pub fn texts<T: ToString>(names: impl IntoIterator<Item = T>) -> Vec<String> {
     names.into_iter().map(|name| name.to_string()).collect()
