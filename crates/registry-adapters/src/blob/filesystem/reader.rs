@@ -242,7 +242,7 @@ mod tests {
             assert!(read == original[range.start as usize..range.end as usize], "{range:?}");
         }
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(300_000).unwrap();
-        let pieces: Vec<_> = reader.stream(0..1_000_000).collect().await;
+        let pieces: Vec<_> = reader.stream(0..1_000_000).take(100).collect().await;
         let (last, before) = pieces.split_last().unwrap();
         assert_eq!(before.iter().map(|piece| piece.as_ref().unwrap().len()).sum::<usize>(), 300_000);
         assert!(last.is_err());
