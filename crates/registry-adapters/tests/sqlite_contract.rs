@@ -1,5 +1,6 @@
 //! SQLite keeps the contract of the metadata store, and what only it can promise.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,6 +154,22 @@ async fn a_backup_holds_all_that_was_acknowledged_before_it() {
     }
     copy.set_job_cursor("its own", Some("life")).await.unwrap();
     assert_eq!(store.job_cursor("its own").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_the_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await.unwrap();
+    store.set_job_cursor("there is", Some("a log")).await.unwrap();
+    let copy = folder.path().join("copy.sqlite");
+    store.backup_to(&copy).await.unwrap();
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+        files += 1;
+    }
+    assert!(files >= 4, "the database, its log and index, the copy");
 }
 
 #[tokio::test]

@@ -121,14 +121,32 @@ impl SqliteDatabase {
     pub(super) async fn backup_to(&self, target: &Path) -> Result<()> {
         let target_text =
             target.to_str().ok_or_else(|| Failure::Unreadable("the path of the backup is not UTF-8".into()))?;
-        let options = connect_options(&self.path).create_if_missing(false);
-        let mut connection = Connection::Sqlite(options.connect().await?);
-        connection.execute(sql("VACUUM INTO $1").bind(target_text)).await?;
-        let Connection::Sqlite(connection) = connection;
-        connection.close().await?;
+        create_private(target, true).await?;
+        let outcome = self.vacuum_into(target_text).await;
+        if outcome.is_err() {
+            // What is there is no backup. An error here is less than the one that is reported.
+            let _ = tokio::fs::remove_file(target).await;
+            return outcome;
+        }
         // VACUUM INTO does not wait for the disk.
         sync(target).await.map_err(|error| Failure::Database(error.into()))
     }
+
+    async fn vacuum_into(&self, target: &str) -> Result<()> {
+        let options = connect_options(&self.path).create_if_missing(false);
+        let mut connection = Connection::Sqlite(options.connect().await?);
+        connection.execute(sql("VACUUM INTO $1").bind(target)).await?;
+        let Connection::Sqlite(connection) = connection;
+        Ok(connection.close().await?)
+    }
+}
+
+/// Makes an empty file that only its owner may read, as it will hold secrets: SQLite takes it for a database without
+/// tables, and makes the files beside it with the same mode. With `new`, one that is there is an error.
+async fn create_private(path: &Path, new: bool) -> std::result::Result<(), sqlx::Error> {
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create(true).create_new(new).mode(0o600);
+    options.open(path).await.map(drop).map_err(sqlx::Error::Io)
 }
 
 async fn sync(path: &Path) -> std::io::Result<()> {
@@ -170,6 +188,7 @@ fn writer_options(path: &Path) -> SqliteConnectOptions {
 
 /// Opens the writing connection, makes the database if there is none, and brings its schema up to date.
 async fn open_writer(path: &Path) -> std::result::Result<SqliteConnection, OpenFailure> {
+    create_private(path, false).await?;
     let mut connection = connect(&writer_options(path).journal_mode(SqliteJournalMode::Wal)).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let oldest = oldest_compatible(&mut transaction).await?;
