@@ -116,4 +116,25 @@ mod tests {
         assert!(batch.pieces.is_empty());
         assert_eq!(batch.copied.len(), 10_000);
     }
+
+    /// The last bytes of a disk take the beginning of a batch; that is no success.
+    #[test]
+    fn a_batch_of_which_only_a_part_could_be_written_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(folder.path()).output();
+        if !mount.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: a full disk needs a user who may mount a tmpfs: {mount:?}");
+            return;
+        }
+        let file = File::create(folder.path().join("f")).unwrap();
+        let mut batch = Batch::default();
+        batch.take(&mut Bytes::from(vec![7; BATCH_BYTES]));
+        let outcome = batch.write_at(&file, 0);
+        let written = file.metadata().unwrap().len();
+        drop(file);
+        std::process::Command::new("umount").arg(folder.path()).status().unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!((1..BATCH_BYTES as u64).contains(&written), "{written} bytes fitted: nothing was short");
+    }
 }
