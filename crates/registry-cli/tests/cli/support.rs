@@ -48,6 +48,8 @@ impl Home {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_registry-cli"));
         command.args(arguments).env_clear().current_dir(self.path()).stdin(Stdio::null());
+        // A program compiled with coverage counters would leave them in its working folder, which tests look at.
+        command.envs(std::env::var_os("LLVM_PROFILE_FILE").map(|path| ("LLVM_PROFILE_FILE", path)));
         command.env("HOME", self.path()).env("XDG_CONFIG_HOME", self.path().join("config"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command

@@ -55,8 +55,9 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_registry-server"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        // Nothing of the machine's own environment may decide anything.
-        command.env_clear().envs(self.variables.iter().map(|(name, text)| (name, text)));
+        // Nothing of the machine's own environment may decide anything, but where coverage counters are written.
+        command.env_clear().envs(std::env::var_os("LLVM_PROFILE_FILE").map(|path| ("LLVM_PROFILE_FILE", path)));
+        command.envs(self.variables.iter().map(|(name, text)| (name, text)));
         command
     }
 
