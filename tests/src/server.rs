@@ -350,7 +350,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Coverage is written at an orderly end.
-        if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() && matches!(self.child.try_wait(), Ok(None)) {
             self.signal(rustix::process::Signal::TERM);
             self.wait_for_end(Duration::from_secs(10));
         }
