@@ -20,6 +20,7 @@ mod collect_garbage;
 mod delete_artifact;
 mod delete_blob;
 mod delete_manifest;
+mod discard_staged;
 mod finish_upload;
 mod list_catalog;
 mod list_packages;
