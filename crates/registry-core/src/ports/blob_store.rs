@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -156,8 +157,8 @@ pub trait BlobStore: Send + Sync {
 
     /// The objects that are of no more use once `staging` is all that the session's row refers to; where it was
     /// published as `object`, all that it names but that. Asks nobody, so it may miss some.
-    fn superseded_objects(&self, staging: &StagingState, object: Option<&ObjectKey>) -> Vec<ObjectKey> {
-        let _ = (staging, object);
+    fn superseded_objects(&self, id: UploadId, staging: &StagingState, object: Option<&ObjectKey>) -> Vec<ObjectKey> {
+        let _ = (id, staging, object);
         Vec::new()
     }
 
@@ -181,6 +182,16 @@ pub trait BlobStore: Send + Sync {
     /// # Errors
     /// [`StoreError`] when the store failed.
     async fn open(&self, key: &ObjectKey) -> Result<Option<Arc<dyn BlobReader>>, StoreError>;
+
+    /// A URL from which anyone can GET the object `key` for as long as `valid_for`; `None` where the store has no such.
+    /// It is a credential: it belongs into an answer, and into nothing that is logged.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be made.
+    async fn signed_url(&self, key: &ObjectKey, valid_for: Duration) -> Result<Option<String>, StoreError> {
+        let _ = (key, valid_for);
+        Ok(None)
+    }
 
     /// The size in bytes of the object `key`, or `None` when it is not there.
     ///

@@ -23,7 +23,7 @@ impl Services {
     /// Removes what `staging` supersedes, which was recorded and is all that the session's row refers to; with
     /// `object`, which is committed, also what else it is made of. A failure is left to the reaper.
     pub(super) async fn remove_superseded(&self, id: UploadId, staging: &StagingState, object: Option<&ObjectKey>) {
-        for key in self.ports.blobs.superseded_objects(staging, object) {
+        for key in self.ports.blobs.superseded_objects(id, staging, object) {
             if let Err(error) = self.ports.blobs.remove_staged_object(&key).await {
                 tracing::warn!(upload = %id, error = error.chain(), "staged bytes were not removed; the reaper will");
             }

@@ -78,7 +78,7 @@ pub async fn deleting_again_is_no_error(subject: &impl Subject) {
 pub async fn a_claim_excludes_others(subject: &impl Subject) {
     let (one, other) = (subject.store(), subject.store());
     let key = object(one.as_ref(), 1, b"one").await;
-    let second = Staged::new(2).candidates(one.as_ref(), &Digest::sha256(b"one")).nth(1);
+    let second = subject.nth(&Staged::new(2).candidates(one.as_ref(), &Digest::sha256(b"one")), 1);
     let claim = one.claim_deletion(&key).await.unwrap().expect("nobody else has it");
     if subject.reuses_keys() {
         assert!(one.claim_deletion(&key).await.unwrap().is_none());
