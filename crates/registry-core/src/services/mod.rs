@@ -56,6 +56,7 @@ pub use mount_blob::Mounted;
 pub use prepare_registries::{PrepareRefusal, PreparedRegistry};
 pub use publish_artifact::PublishArtifact;
 pub use put_manifest::{ManifestRefusal, PutManifestRequest};
+pub use read_blob::BlobSource;
 pub use receive::Body;
 pub use resolve_repository::ResolvedRepository;
 pub use throttle::Throttled;
