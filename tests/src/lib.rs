@@ -8,7 +8,9 @@ pub mod http;
 pub mod oci;
 pub mod process;
 pub mod random;
+pub mod s3;
 pub mod server;
+pub mod store_proxy;
 pub mod tools;
 pub mod wait;
 
@@ -16,5 +18,7 @@ pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
 pub use process::Process;
 pub use random::Random;
+pub use s3::S3;
 pub use server::{Server, ServerBuilder};
+pub use store_proxy::StoreProxy;
 pub use wait::eventually;

@@ -12,12 +12,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::http::{Answer, Connection};
+use crate::s3::S3;
 
 /// The token that every test server knows, with every permission.
 pub const ADMIN: &str = "test-admin-token";
 
 /// How long a server may take to start; it takes a fraction of a second.
 const START: Duration = Duration::from_secs(60);
+
+/// Set to `s3`: then every test server keeps its blobs in a bucket, each in a folder of its own there.
+pub const TEST_BLOBS: &str = "FOUNDRY_TEST_BLOBS";
 
 /// How to start a server.
 pub struct ServerBuilder {
@@ -79,7 +83,22 @@ impl ServerBuilder {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let data = folder.path().join("data");
-        Self { folder: Arc::new(folder), data, config: String::new(), environment: Vec::new(), wrapper: Vec::new() }
+        let (config, environment, wrapper) = Default::default();
+        let builder = Self { folder: Arc::new(folder), data, config, environment, wrapper };
+        match std::env::var(TEST_BLOBS).as_deref() {
+            Ok("s3") => {
+                let s3 = S3::shared("every test").expect("blobs cannot be in a bucket without an S3 server");
+                builder.s3(s3, &s3.endpoint)
+            }
+            _ => builder,
+        }
+    }
+
+    /// Keep blobs in a bucket, reached by `endpoint`, in a folder of its own.
+    #[must_use]
+    pub fn s3(mut self, s3: &S3, endpoint: &str) -> Self {
+        self.environment.extend(s3.variables(endpoint, &S3::prefix()));
+        self
     }
 
     /// More configuration: top-level sections in YAML. `auth.tokens` and `server.port` are there already, so sections
@@ -122,6 +141,11 @@ impl ServerBuilder {
     pub fn data(mut self, path: &Path) -> Self {
         self.data = path.to_owned();
         self
+    }
+
+    /// Its variables but the fail point.
+    fn variables_of_commands(&self) -> impl Iterator<Item = &(String, String)> {
+        self.environment.iter().filter(|(name, _)| name != "FOUNDRY_FAIL_POINT")
     }
 
     /// The folder that the server's data lie in.
@@ -295,6 +319,7 @@ impl Server {
             .arg(self.config_file())
             .args(["check", "--json"])
             .args(arguments)
+            .envs(self.builder.variables_of_commands().map(|(name, value)| (name, value)))
             .current_dir(self.folder())
             .output()
             .expect("the server's binary can be started");
@@ -335,8 +360,7 @@ impl Server {
     /// Kills it if it still runs, and says how to start it again on the same folder, without fail points.
     pub fn again(mut self) -> ServerBuilder {
         self.kill();
-        let environment =
-            self.builder.environment.iter().filter(|(name, _)| name != "FOUNDRY_FAIL_POINT").cloned().collect();
+        let environment = self.builder.variables_of_commands().cloned().collect();
         ServerBuilder {
             folder: Arc::clone(&self.builder.folder),
             data: self.builder.data.clone(),

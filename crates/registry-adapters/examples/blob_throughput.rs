@@ -46,7 +46,7 @@ async fn put(store: &dyn BlobStore, content: Bytes) -> ObjectKey {
     writer.write(content).await.unwrap();
     let staging = writer.checkpoint().await.unwrap();
     drop(writer);
-    let key = store.key_candidates(id, &digest).nth(0);
+    let key = store.key_candidates(id, &digest, &Default::default()).nth(0);
     assert_eq!(store.publish(id, size, &staging, &key).await.unwrap(), Published::Yes);
     key
 }
@@ -147,7 +147,7 @@ async fn main() {
     latency("size of an object", times);
 
     let (id, digest) = ingest(store.as_ref(), GIB, true).await;
-    let key = store.key_candidates(id, &digest).nth(0);
+    let key = store.key_candidates(id, &digest, &Default::default()).nth(0);
     store.publish(id, GIB, &Default::default(), &key).await.unwrap();
     for _ in 0..3 {
         let start = Instant::now();

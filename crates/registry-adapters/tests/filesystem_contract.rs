@@ -59,7 +59,7 @@ async fn files_lie_where_the_layout_says_and_nobody_else_may_read_them() {
         let path = data.join("uploads").join(staged.id.to_string());
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"content".to_vec(), 0o600));
         let digest = Digest::of(algorithm, b"content");
-        let key = store.key_candidates(staged.id, &digest).nth(0);
+        let key = staged.candidates(&store, &digest).nth(0);
         assert_eq!(staged.publish(&store, &key).await, Published::Yes);
         let hex = digest.encoded();
         let folder = if number == 1 { "blobs".into() } else { format!("blobs/{}", algorithm.name()) };
@@ -103,7 +103,7 @@ async fn a_writer_that_waited_while_the_file_was_published_has_lost_it() {
     let files = Files::new();
     let store = files.store();
     let staged = Staged::of(store.as_ref(), 1, b"content").await;
-    let key = store.key_candidates(staged.id, &Digest::sha256(b"content")).nth(0);
+    let key = staged.candidates(store.as_ref(), &Digest::sha256(b"content")).nth(0);
     let holder = store.append(staged.id, 7, &staged.staging).await.unwrap();
     let moves = async {
         tokio::task::yield_now().await;
@@ -133,7 +133,7 @@ async fn what_a_late_writer_staged_beside_the_object_is_tidied_up_by_the_next_pu
     let files = Files::new();
     let store = files.store();
     let staged = Staged::of(store.as_ref(), 1, b"content").await;
-    let key = store.key_candidates(staged.id, &Digest::sha256(b"content")).nth(0);
+    let key = staged.candidates(store.as_ref(), &Digest::sha256(b"content")).nth(0);
     assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
     let late = Staged::of(store.as_ref(), 1, b"something else").await;
     assert_eq!(store.list_staged().await.unwrap(), [late.id]);

@@ -199,7 +199,7 @@ async fn tell(store: &dyn Metadata, (intention, [a, b, c, d]): Step, known: &Kno
         }
         1 => {
             let references = if b & 1 == 0 { References::Strict } else { References::Lenient };
-            let settings = RegistrySettings { references, anonymous: None };
+            let settings = RegistrySettings { references, ..RegistrySettings::default() };
             said(store.change_settings(RegistryId(i64::from(a % 4)), settings).await)
         }
         2 | 3 => {

@@ -83,6 +83,14 @@ pub struct RegistrySettings {
     pub references: References,
     /// What a stranger may do here; `None` follows the server's setting.
     pub anonymous: Option<AnonymousAccess>,
+    /// Whether a blob is fetched from where it lies, by a URL that is valid for a few minutes, where the store has such.
+    #[serde(skip_serializing_if = "is_false")]
+    pub redirect: bool,
+}
+
+// Releases before this setting refuse a document that names it.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A repository, by its canonical name.

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
+use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
 use registry_adapters::clock::SystemClock;
 use registry_adapters::entropy::OsEntropy;
 use registry_adapters::sql::{SqlMetadata, SqliteOptions};
 use registry_core::error::StoreError;
 use registry_core::names::RegistryName;
+use registry_core::ports::blob_store::BlobStore;
 use registry_core::ports::clock::Clock;
 use registry_core::ports::entropy::Entropy;
 use registry_core::ports::steps::Steps;
@@ -17,6 +19,7 @@ use registry_core::services::{ConfiguredToken, Ports, PreparedRegistry, Services
 use registry_http::limits::Limits;
 use registry_http::origin::{InvalidOrigin, OriginPolicy};
 
+use crate::config::backend::{self, BlobBackend};
 use crate::config::{Configuration, RegistryConfiguration};
 use crate::data_folder::{self, DataFolderError};
 
@@ -44,7 +47,7 @@ pub struct Composition {
     /// The metadata store, for what is not the domain's: backups and closing.
     pub metadata: Arc<SqlMetadata>,
     /// The blob store.
-    pub blobs: Arc<FilesystemBlobStore>,
+    pub blobs: Arc<dyn BlobStore>,
     /// Randomness, for what is not the domain's.
     pub entropy: Arc<dyn Entropy>,
     /// Time, likewise.
@@ -60,12 +63,12 @@ impl Composition {
         let folder = &configuration.storage.data_dir;
         data_folder::prepare(folder)?;
         let metadata = Arc::new(open_metadata(&folder.join(METADATA_FILE)).await?);
-        let blobs = Arc::new(open_blobs(folder)?);
+        let blobs = blobs(configuration)?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ports = Ports {
             metadata: Arc::<SqlMetadata>::clone(&metadata),
-            blobs: Arc::<FilesystemBlobStore>::clone(&blobs),
+            blobs: Arc::clone(&blobs),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             steps: steps()?,
@@ -86,6 +89,39 @@ impl Composition {
 /// [`StoreError`].
 pub async fn open_metadata(file: &Path) -> Result<SqlMetadata, StoreError> {
     SqlMetadata::open_sqlite(file, SqliteOptions::default()).await
+}
+
+/// Opens the blob store that the configuration chooses.
+fn blobs(configuration: &Configuration) -> Result<Arc<dyn BlobStore>, StoreError> {
+    Ok(match backend::blobs(configuration) {
+        BlobBackend::Files => Arc::new(open_blobs(&configuration.storage.data_dir)?),
+        BlobBackend::S3 => Arc::new(ObjectBlobStore::open_s3(&s3_options(configuration))?),
+    })
+}
+
+fn s3_options(configuration: &Configuration) -> S3Options {
+    let s3 = &configuration.storage.s3;
+    let keys = s3.access_key_id.clone().zip(s3.secret_access_key.as_ref());
+    S3Options {
+        bucket: s3.bucket.clone(),
+        region: s3.region.clone(),
+        endpoint: s3.endpoint.clone(),
+        allow_http: s3.allow_http,
+        path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
+        keys: keys.map(|(access_key_id, secret)| S3Keys {
+            access_key_id,
+            secret_access_key: secret.0.clone(),
+            session_token: s3.session_token.as_ref().map(|token| token.0.clone()),
+        }),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        store: ObjectStoreOptions {
+            prefix: s3.prefix.clone(),
+            part_bytes: s3.part_size.0,
+            upload_memory_bytes: s3.upload_memory.0,
+        },
+    }
 }
 
 /// Opens the blobs below a data folder.
@@ -145,8 +181,12 @@ pub fn registries(configuration: &Configuration) -> Vec<PreparedRegistry> {
         .map(|(name, format)| PreparedRegistry { name, format, mode: Mode::Local, settings: None })
         .collect();
     for (name, wanted) in &configuration.registries {
-        let RegistryConfiguration { format, mode, references, anonymous } = wanted;
-        let settings = RegistrySettings { references: references.unwrap_or_default(), anonymous: *anonymous };
+        let RegistryConfiguration { format, mode, references, anonymous, redirect } = wanted;
+        let settings = RegistrySettings {
+            references: references.unwrap_or_default(),
+            anonymous: *anonymous,
+            redirect: redirect.unwrap_or_default(),
+        };
         match registries.iter_mut().find(|registry| registry.name == *name) {
             Some(registry) => registry.settings = Some(settings),
             None => registries.push(PreparedRegistry {

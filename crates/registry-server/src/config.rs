@@ -107,6 +107,10 @@ section! {
         region: Option<String>,
         endpoint: Option<String>,
         allow_http: bool,
+        path_style: Option<bool>,
+        prefix: String,
+        part_size: ByteSize,
+        upload_memory: ByteSize,
         access_key_id: Option<String>,
         secret_access_key: Option<Secret>,
         session_token: Option<Secret>,
@@ -167,6 +171,7 @@ section! {
         mode: Option<Mode>,
         references: Option<References>,
         anonymous: Option<AnonymousAccess>,
+        redirect: Option<bool>,
     }
 }
 section! {

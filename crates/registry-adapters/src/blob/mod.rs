@@ -1,3 +1,4 @@
 //! Where the bytes of blobs are.
 
 pub mod filesystem;
+pub mod object_store;

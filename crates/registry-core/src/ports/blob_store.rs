@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,15 +83,26 @@ pub enum Published {
 /// - Bytes are *staged* under an upload and become an *object* under a key; an object never changes.
 /// - Whoever calls [`publish`](Self::publish) has a `reserved` ledger row for the key; whoever calls
 ///   [`delete`](Self::delete) holds a [`DeletionClaim`] and has then seen the row `doomed`.
+/// - What is staged lies under names that only its upload has, so the session's row stands for all of it: it is there
+///   before the first byte, and is removed after the last. A store may stage in objects, one of which may become the
+///   blob where it lies; that one then has a row of its own in the ledger.
+/// - What was recorded stays usable: staged bytes that `durable` or `told` of a session's row refers to go only when
+///   neither does so any more, or the session takes no more bytes.
 /// - Every method may be called on any replica at any time, and again after a crash.
 #[async_trait]
 pub trait BlobStore: Send + Sync {
-    /// The keys that an object with this digest may get, for the upload `id`.
-    fn key_candidates(&self, id: UploadId, digest: &Digest) -> KeyCandidates;
+    /// The keys that an object with this digest may get, made of what `staging` says of the upload `id`.
+    fn key_candidates(&self, id: UploadId, digest: &Digest, staging: &StagingState) -> KeyCandidates;
+
+    /// How many bytes an upload can have at most, where the store bounds it.
+    fn max_upload_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Begins to append to the upload's bytes at exactly `offset`; whatever is stored beyond is cut off first.
     ///
-    /// One writer at a time: a second one waits a few seconds for the first to let go.
+    /// One writer at a time: a second one waits a few seconds for the first to let go. A store that cannot exclude
+    /// writers keeps what they write apart instead, so that the row alone decides whose bytes count.
     ///
     /// # Errors
     /// [`AppendError`].
@@ -114,7 +126,9 @@ pub trait BlobStore: Send + Sync {
 
     /// Makes the staged bytes `[0, size)`, which a checkpoint has made durable, the object `key`, durably.
     ///
-    /// Idempotent: after a crash at any point, and when two do it at once, the outcome is the same.
+    /// Idempotent: after a crash at any point, and when two do it at once, the outcome is the same. It may say
+    /// [`Published::Yes`] of bytes that were discarded a moment ago: their session has ended then, and the commit
+    /// that follows is refused.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed; nothing is known then, and the call may be made again.
@@ -126,17 +140,58 @@ pub trait BlobStore: Send + Sync {
         key: &ObjectKey,
     ) -> Result<Published, StoreError>;
 
-    /// Removes what is staged; nothing staged is no error.
+    /// Removes what is staged and is no object; nothing staged is no error.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     async fn discard(&self, id: UploadId, staging: &StagingState) -> Result<(), StoreError>;
+
+    /// Every object that the upload `id` has made, staged ones and the blob alike, in a store that stages in objects.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn upload_objects(&self, id: UploadId) -> Result<Vec<ObjectKey>, StoreError> {
+        let _ = id;
+        Ok(Vec::new())
+    }
+
+    /// The objects that are of no more use once `staging` is all that the session's row refers to; where it was
+    /// published as `object`, all that it names but that. Asks nobody, so it may miss some.
+    fn superseded_objects(&self, id: UploadId, staging: &StagingState, object: Option<&ObjectKey>) -> Vec<ObjectKey> {
+        let _ = (id, staging, object);
+        Vec::new()
+    }
+
+    /// Removes an object that is of no more use to its upload, and has no row in the ledger; absent is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store failed.
+    async fn remove_staged_object(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let _ = key;
+        Ok(())
+    }
+
+    /// The upload that made the object `key`, where the key says so: while that has a row, `key` may be without one.
+    fn upload_of(&self, key: &ObjectKey) -> Option<UploadId> {
+        let _ = key;
+        None
+    }
 
     /// Opens the object `key`, or `None` when it is not there.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     async fn open(&self, key: &ObjectKey) -> Result<Option<Arc<dyn BlobReader>>, StoreError>;
+
+    /// A URL from which anyone can GET the object `key` for as long as `valid_for`; `None` where the store has no such.
+    /// It is a credential: it belongs into an answer, and into nothing that is logged.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be made.
+    async fn signed_url(&self, key: &ObjectKey, valid_for: Duration) -> Result<Option<String>, StoreError> {
+        let _ = (key, valid_for);
+        Ok(None)
+    }
 
     /// The size in bytes of the object `key`, or `None` when it is not there.
     ///
@@ -157,13 +212,15 @@ pub trait BlobStore: Send + Sync {
     /// [`StoreError`] when the store failed.
     async fn delete(&self, claim: &dyn DeletionClaim, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// The next at most `limit` objects after `after` in the order of keys, with their sizes in bytes.
+    /// The next at most `limit` objects after `after` in the order of keys, with their sizes in bytes; in a store that
+    /// stages in objects, those too.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     async fn list_objects(&self, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<(ObjectKey, u64)>, StoreError>;
 
-    /// The uploads that have something staged; as many as there are sessions, not blobs.
+    /// The uploads that have something staged that is no object; as many as there are sessions, not blobs. It need not
+    /// be complete: what a session's row leads to is found without it.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
@@ -182,7 +239,8 @@ pub trait StagingWriter: Send {
     /// Takes the next bytes; they may still be in memory (a bounded amount) when it returns.
     ///
     /// # Errors
-    /// [`StoreError`]; the writer is of no more use then.
+    /// [`StoreError`]; the writer is of no more use then. [`Corrupt`](crate::error::StoreErrorKind::Corrupt) says that
+    /// bytes of an earlier checkpoint are gone: the upload is lost.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
     /// Makes all bytes taken so far durable, and says what the store must remember to go on from here.

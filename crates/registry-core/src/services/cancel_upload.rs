@@ -32,7 +32,7 @@ impl Services {
             return Ok(false);
         };
         self.ports.steps.reached(steps::UPLOAD_ENDED);
-        self.ports.blobs.discard(id, &session.durable.staging).await?;
+        self.discard_staged(id, &session.durable.staging).await?;
         self.ports.steps.reached(steps::UPLOAD_DISCARDED);
         self.ports.metadata.remove_upload(id).await?;
         if let UploadState::Finalising { key, .. } = &session.state {

@@ -76,7 +76,7 @@ impl Services {
                     continue;
                 };
                 self.ports.steps.reached(steps::UPLOAD_ENDED);
-                self.ports.blobs.discard(*id, &session.durable.staging).await?;
+                self.discard_staged(*id, &session.durable.staging).await?;
                 self.ports.steps.reached(steps::UPLOAD_DISCARDED);
                 self.ports.metadata.remove_upload(*id).await?;
                 report.uploads_ended += 1;
@@ -155,7 +155,7 @@ impl Services {
     async fn discard_orphaned_staging(&self) -> Result<(), StoreError> {
         for id in self.ports.blobs.list_staged().await? {
             if !self.staging_is_needed(id).await? {
-                self.ports.blobs.discard(id, &Default::default()).await?;
+                self.discard_staged(id, &Default::default()).await?;
             }
         }
         Ok(())

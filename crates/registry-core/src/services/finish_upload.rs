@@ -133,7 +133,7 @@ impl Services {
         let (id, size, staging) = (step.id, step.to.offset, step.to.staging.clone());
         let seal = SealUpload {
             step,
-            candidates: self.ports.blobs.key_candidates(id, &digest),
+            candidates: self.ports.blobs.key_candidates(id, &digest, &staging),
             digest: digest.clone(),
             lease_until: now + self.settings.grace,
         };
@@ -178,15 +178,19 @@ impl Services {
         let now = self.now();
         let outcome = self.ports.metadata.commit_upload(id, digest, now + self.settings.grace, now).await?;
         self.ports.steps.reached(steps::UPLOAD_COMMITTED);
-        if outcome == CommitOutcome::VersionExists {
-            self.delete_doomed(key).await?;
+        match outcome {
+            CommitOutcome::VersionExists => {
+                self.delete_doomed(key).await?;
+            }
+            CommitOutcome::Committed => self.remove_superseded(id, staging, Some(key)).await,
+            CommitOutcome::Superseded => {}
         }
         committed(outcome)
     }
 
     /// Removes what is staged of a session that no longer needs it. A failure is left to the reaper.
     async fn discard_leftovers(&self, id: UploadId, staging: &StagingState) {
-        if let Err(error) = self.ports.blobs.discard(id, staging).await {
+        if let Err(error) = self.discard_staged(id, staging).await {
             tracing::warn!(upload = %id, error = error.chain(), "staged bytes were not removed; the reaper will");
         }
     }

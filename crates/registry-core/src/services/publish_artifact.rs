@@ -28,7 +28,7 @@ impl Services {
     /// [`UploadError::VersionExists`], also when another request published it meanwhile; [`UploadError`].
     pub async fn publish_artifact(&self, request: PublishArtifact, body: Body<'_>) -> Result<Artifact, UploadError> {
         let PublishArtifact { registry, package, description, digest, length } = request;
-        let limit = self.settings.max_artifact_bytes;
+        let limit = self.max_upload_bytes(self.settings.max_artifact_bytes);
         self.check_length(length, limit)?;
         if self.ports.metadata.find_artifact(registry, &package, &description.version).await?.is_some() {
             return Err(UploadError::VersionExists);

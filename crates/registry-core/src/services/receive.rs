@@ -7,10 +7,11 @@ use futures_util::future::{Either, select};
 
 use super::{BodyError, Services, UploadError};
 use crate::digest::Hashes;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::blob_store::{AppendError, StagingWriter};
 use crate::ports::metadata::uploads::CheckpointStep;
 use crate::ports::steps;
-use crate::upload::{Checkpoint, UploadSession};
+use crate::upload::{Checkpoint, UploadSession, UploadState};
 
 /// The body of a request that carries bytes.
 pub type Body<'a> = &'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin);
@@ -104,7 +105,9 @@ impl Services {
                 return Err(UploadError::SizeMismatch);
             }
             hashes.update(&bytes);
-            writer.write(bytes).await?;
+            if let Err(error) = writer.write(bytes).await {
+                return Err(self.writer_failed(session, error).await);
+            }
             if offset - recorded >= self.settings.checkpoint_bytes {
                 let step = self.durable_step(session, recorded, offset, &hashes, writer.as_mut()).await?;
                 if !self.ports.metadata.checkpoint_upload(step, self.now()).await? {
@@ -129,6 +132,19 @@ impl Services {
         Ok(Received { step, hashes })
     }
 
+    /// Why a writer failed: one that was overtaken, or whose upload has ended, may find gone what it works on.
+    async fn writer_failed(&self, session: &UploadSession, error: StoreError) -> UploadError {
+        let is_ours = |now: &UploadSession| now.state == UploadState::Open && now.epoch == session.epoch;
+        match self.ports.metadata.find_upload(session.id).await {
+            Ok(found) if !found.as_ref().is_some_and(is_ours) => UploadError::Superseded,
+            Ok(_) if error.kind == StoreErrorKind::Corrupt => {
+                tracing::warn!(upload = %session.id, error = error.chain(), "an upload is lost");
+                self.abandon(session.id).await.map_or_else(UploadError::Store, |_| UploadError::Unknown)
+            }
+            _ => error.into(),
+        }
+    }
+
     async fn durable_step(
         &self,
         session: &UploadSession,
@@ -137,7 +153,10 @@ impl Services {
         hashes: &Hashes,
         writer: &mut dyn StagingWriter,
     ) -> Result<CheckpointStep, UploadError> {
-        let staging = writer.checkpoint().await?;
+        let staging = match writer.checkpoint().await {
+            Ok(staging) => staging,
+            Err(error) => return Err(self.writer_failed(session, error).await),
+        };
         self.ports.steps.reached(steps::UPLOAD_BYTES_DURABLE);
         let to = Checkpoint { offset, hashes: hashes.save(), staging };
         Ok(CheckpointStep { id: session.id, epoch: session.epoch, from, to, tell: false })

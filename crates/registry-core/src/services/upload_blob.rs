@@ -19,11 +19,16 @@ impl Services {
         body: Body<'_>,
     ) -> Result<(), UploadError> {
         let sha512 = digest.algorithm() == Algorithm::Sha512;
-        let limit = self.settings.max_blob_bytes;
+        let limit = self.max_upload_bytes(self.settings.max_blob_bytes);
         self.check_length(length, limit)?;
         let session = self.create_session(target, sha512, true).await?;
         let outcome = self.receive_whole(&session, Some(digest), limit, body).await;
         self.abandon_unless_done(&session, outcome).await.map(|_| ())
+    }
+
+    /// The smaller one of what an administrator permits and what the store can keep.
+    pub(super) fn max_upload_bytes(&self, permitted: Option<u64>) -> Option<u64> {
+        permitted.into_iter().chain(self.ports.blobs.max_upload_bytes()).min()
     }
 
     pub(super) fn check_length(&self, length: Option<u64>, limit: Option<u64>) -> Result<(), UploadError> {

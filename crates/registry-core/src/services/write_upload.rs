@@ -63,6 +63,8 @@ impl Services {
             return Err(UploadError::Superseded);
         }
         self.ports.steps.reached(steps::UPLOAD_CHECKPOINTED);
+        // The row says nothing older any more: what was durable and what was told are this one checkpoint.
+        self.remove_superseded(session.id, &session.durable.staging, None).await;
         Ok(session)
     }
 
@@ -87,10 +89,10 @@ impl Services {
         range: Option<ContentRange>,
         length: Option<u64>,
     ) -> Result<Expected, UploadError> {
-        let limit = match &session.target {
+        let limit = self.max_upload_bytes(match &session.target {
             UploadTarget::Repository { .. } => self.settings.max_blob_bytes,
             UploadTarget::Version { .. } => self.settings.max_artifact_bytes,
-        };
+        });
         if let (Some(range), Some(length)) = (range, length)
             && length != 0
             && range.length() != length

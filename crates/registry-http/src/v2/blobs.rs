@@ -1,10 +1,11 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use registry_core::digest::Digest;
 use registry_core::permission::Action;
 use registry_core::ports::metadata::blob_index::DeleteBlob;
+use registry_core::services::BlobSource;
 
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
@@ -35,7 +36,17 @@ impl V2 {
             let (response, _) = head_for(&selected, request.method(), &etag, blob.size);
             return Ok(blob_headers(response, &digest, &selected));
         }
-        let reader = self.services.read_blob(repository, &digest).await.map_err(failed)?.ok_or_else(unknown)?;
+        let redirect = scoped.resolved.registry.settings.redirect;
+        let source = self.services.read_blob(repository, &digest, redirect).await.map_err(failed)?;
+        let reader = match source.ok_or_else(unknown)? {
+            BlobSource::Here(reader) => reader,
+            BlobSource::Elsewhere(url) => {
+                return Ok(empty(StatusCode::TEMPORARY_REDIRECT)
+                    .with_text(LOCATION, &url)
+                    .with_text(DOCKER_CONTENT_DIGEST, digest.as_str())
+                    .with(CACHE_CONTROL, HeaderValue::from_static("no-store")));
+            }
+        };
         let selected = select(request.method(), request.headers(), &etag, reader.size());
         let (mut response, range) = head_for(&selected, request.method(), &etag, reader.size());
         if let Some(range) = range {

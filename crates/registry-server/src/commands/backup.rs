@@ -31,6 +31,7 @@ use super::{CommandError, next_page, open_existing};
 use crate::arguments::BackupArguments;
 use crate::compose::{self, METADATA_FILE};
 use crate::config::Configuration;
+use crate::config::backend::{self, BlobBackend};
 use crate::data_folder::{self, sync_folder};
 use crate::first_start::TOKEN_FILE;
 
@@ -46,6 +47,12 @@ const LIST_PAGE: usize = 1000;
 /// The backup cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// The blobs are not files.
+    #[error(
+        "the blobs are in a bucket, which this command does not copy: docs/operations.md says how to back up bucket \
+         and metadata"
+    )]
+    Bucket,
     /// The folder holds something.
     #[error("{0} is not empty: a backup goes into an empty or absent folder")]
     NotEmpty(PathBuf),
@@ -79,6 +86,9 @@ pub struct BackupReport {
 /// # Errors
 /// [`CommandError`]; the folder then has no metadata file.
 pub async fn run(configuration: &Configuration, arguments: &BackupArguments) -> Result<(), CommandError> {
+    if backend::blobs(configuration) == BlobBackend::S3 {
+        return Err(BackupError::Bucket.into());
+    }
     let composition = open_existing(configuration).await?;
     let backup = Backup {
         data: configuration.storage.data_dir.clone(),

@@ -1,6 +1,6 @@
 //! Which stores the configuration chooses.
 
-use super::{ConfigurationError, Loaded, Origin};
+use super::{Configuration, ConfigurationError, Loaded};
 
 /// Where metadata is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +33,17 @@ pub struct Backends {
 /// bucket other than `local` means S3.
 pub fn choose(loaded: &Loaded) -> Backends {
     let postgres = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
-    let bucket = loaded.configuration.storage.s3.bucket.as_str();
     Backends {
         metadata: if postgres { MetadataBackend::Postgres } else { MetadataBackend::Sqlite },
-        blobs: if matches!(bucket, "" | "local") { BlobBackend::Files } else { BlobBackend::S3 },
+        blobs: blobs(&loaded.configuration),
+    }
+}
+
+/// Where blobs are kept.
+pub fn blobs(configuration: &Configuration) -> BlobBackend {
+    match configuration.storage.s3.bucket.as_str() {
+        "" | "local" => BlobBackend::Files,
+        _ => BlobBackend::S3,
     }
 }
 
@@ -53,7 +60,7 @@ pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), Conf
              DYNAMODB_TABLE unset or `local`"
         )));
     }
-    let Backends { metadata, blobs } = choose(loaded);
+    let Backends { metadata, .. } = choose(loaded);
     if metadata == MetadataBackend::Postgres {
         let (key, origin) = loaded
             .set_keys()
@@ -63,16 +70,6 @@ pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), Conf
             "{origin}: {} chooses Postgres, which this build does not have yet. Unset it to keep metadata in SQLite \
              below `storage.dataDir`",
             key.path
-        )));
-    }
-    if blobs == BlobBackend::S3 {
-        let origin = match loaded.origin("storage.s3.bucket") {
-            Origin::Set(origin) => format!("{origin}: "),
-            Origin::Default => String::new(),
-        };
-        return Err(ConfigurationError::Unsupported(format!(
-            "{origin}storage.s3.bucket chooses S3, which this build does not have yet. Unset it, or set it to `local`, \
-             to keep blobs in files below `storage.dataDir`"
         )));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use registry_core::names::RegistryName;
 
+use super::backend::{BlobBackend, blobs};
 use super::error::Problem;
 use super::values::HumanDuration;
 use super::{Configuration, Loaded};
@@ -24,6 +25,7 @@ const POSITIVE: [&str; 7] = [
 pub fn find(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
     server(loaded, &mut problems);
+    bucket(loaded, &mut problems);
     durations(loaded, &mut problems);
     registries(loaded, &mut problems);
     tokens(loaded, &mut problems);
@@ -46,6 +48,36 @@ fn server(loaded: &Loaded, problems: &mut Vec<Problem>) {
     }
     if limits.max_manifest_bytes.0 > MANIFEST_LIMIT {
         problems.push(problem(loaded, "limits.max_manifest_bytes", "must be at most 4MiB"));
+    }
+}
+
+/// What S3 takes as the length of a part, in bytes.
+const PART_LENGTHS: std::ops::RangeInclusive<u64> = 5 << 20..=5 << 30;
+
+fn bucket(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let s3 = &loaded.configuration.storage.s3;
+    if !PART_LENGTHS.contains(&s3.part_size.0) {
+        problems.push(problem(loaded, "storage.s3.part_size", "must be from 5MiB to 5GiB"));
+    }
+    if s3.upload_memory.0 < s3.part_size.0 {
+        problems.push(problem(loaded, "storage.s3.upload_memory", "must hold at least one part (`part_size`)"));
+    }
+    match (&s3.access_key_id, &s3.secret_access_key) {
+        (Some(_), None) => {
+            problems.push(problem(loaded, "storage.s3.access_key_id", "needs `secret_access_key` beside it"));
+        }
+        (None, Some(_)) => {
+            problems.push(problem(loaded, "storage.s3.secret_access_key", "needs `access_key_id` beside it"));
+        }
+        _ => {}
+    }
+    if let Some(endpoint) = s3.endpoint.as_deref().filter(|_| blobs(&loaded.configuration) == BlobBackend::S3) {
+        if endpoint.starts_with("http://") && !s3.allow_http {
+            let message = "is plain HTTP, which `storage.s3.allow_http` (AWS_ALLOW_HTTP) has to permit";
+            problems.push(problem(loaded, "storage.s3.endpoint", message));
+        } else if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            problems.push(problem(loaded, "storage.s3.endpoint", "must be a URL that begins with http:// or https://"));
+        }
     }
 }
 

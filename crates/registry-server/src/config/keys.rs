@@ -131,6 +131,20 @@ pub static KEYS: &[Key] = &[
     key("storage.s3.endpoint", Text, "", "The URL of an S3-compatible store other than AWS.")
         .env(&["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"]),
     key("storage.s3.allow_http", Boolean, "false", "Whether the endpoint may be plain HTTP.").env(&["AWS_ALLOW_HTTP"]),
+    key(
+        "storage.s3.path_style",
+        Boolean,
+        "",
+        "Whether URLs name the bucket in their path; `true` where `endpoint` is set.",
+    ),
+    key("storage.s3.prefix", Text, "''", "A folder in the bucket for everything that this registry keeps there."),
+    key("storage.s3.part_size", Size, "8MiB", "The length of an upload's parts; a blob has 10,000 of them at most."),
+    key(
+        "storage.s3.upload_memory",
+        Size,
+        "192MiB",
+        "The memory for the parts of all uploads; they wait for each other.",
+    ),
     key("storage.s3.access_key_id", Text, "", "The access key's identifier.").env(&["AWS_ACCESS_KEY_ID"]),
     key("storage.s3.secret_access_key", Text, "", "The access key's secret.").env(&["AWS_SECRET_ACCESS_KEY"]).secret(),
     key("storage.s3.session_token", Text, "", "The token of temporary credentials.")
@@ -162,6 +176,12 @@ pub static KEYS: &[Key] = &[
     key("registries.*.mode", Text, "", "Where its content comes from: `local`."),
     key("registries.*.references", Text, "", "Whether manifests may name what is not there: `strict` or `lenient`."),
     key("registries.*.anonymous", Text, "", "As `auth.anonymous`, for this registry alone."),
+    key(
+        "registries.*.redirect",
+        Boolean,
+        "",
+        "Whether blobs in a bucket are fetched from there, by a URL valid for minutes.",
+    ),
     key("log.level", Text, "info", "`error`, `warn`, `info`, `debug`, `trace`, `off`, or tracing's filter directives.")
         .env(&["LOG_LEVEL"]),
     key("log.format", Text, "json", "`json`: one object a line; `text`: for people."),

@@ -62,10 +62,10 @@ fn a_wrong_configuration_stops_the_start_before_anything_is_made() {
              build does not have yet. Unset it to keep metadata in SQLite below `storage.dataDir`\n",
         ),
         (
-            Place::new().variable("S3_BUCKET", "b"),
+            Place::new().variable("S3_BUCKET", "b").variable("AWS_ENDPOINT_URL", "http://127.0.0.1:9000"),
             &[],
-            "registry-server: configuration: environment variable S3_BUCKET: storage.s3.bucket chooses S3, which this \
-             build does not have yet. Unset it, or set it to `local`, to keep blobs in files below `storage.dataDir`\n",
+            "registry-server: configuration: environment variable AWS_ENDPOINT_URL: storage.s3.endpoint: is plain HTTP, \
+             which `storage.s3.allow_http` (AWS_ALLOW_HTTP) has to permit\n",
         ),
     ] {
         let ended = place.run(arguments);

@@ -96,7 +96,7 @@ impl FilesystemBlobStore {
 
 #[async_trait]
 impl BlobStore for FilesystemBlobStore {
-    fn key_candidates(&self, _id: UploadId, digest: &Digest) -> KeyCandidates {
+    fn key_candidates(&self, _id: UploadId, digest: &Digest, _staging: &StagingState) -> KeyCandidates {
         layout::key_candidates(digest)
     }
 

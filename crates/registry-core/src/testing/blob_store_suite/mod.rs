@@ -21,7 +21,7 @@ use futures_util::TryStreamExt;
 use super::entropy::SeededEntropy;
 use crate::digest::Digest;
 use crate::error::StoreError;
-use crate::ports::blob_store::{AppendError, BlobStore, ObjectKey, Published};
+use crate::ports::blob_store::{AppendError, BlobStore, KeyCandidates, ObjectKey, Published};
 use crate::upload::{StagingState, UploadId};
 
 /// A store to be tested.
@@ -32,6 +32,21 @@ pub trait Subject: Send + Sync {
     /// Whether a key may be used again after its object was deleted, so that claims exclude each other.
     fn reuses_keys(&self) -> bool {
         true
+    }
+
+    /// Whether the store keeps a second writer of an upload away, rather than keeping apart what they write.
+    fn excludes_writers(&self) -> bool {
+        true
+    }
+
+    /// Whether small staged uploads are objects, at the key that they will have as blobs.
+    fn stages_in_objects(&self) -> bool {
+        false
+    }
+
+    /// The candidate number `n`, where the subject has several for one upload; else the only one.
+    fn nth(&self, candidates: &KeyCandidates, n: u32) -> ObjectKey {
+        candidates.nth(if self.reuses_keys() { n } else { 0 })
     }
 }
 
@@ -144,6 +159,21 @@ impl Staged {
         Ok(pieces.concat())
     }
 
+    /// The keys that an object with this digest may get.
+    pub fn candidates(&self, store: &dyn BlobStore, digest: &Digest) -> KeyCandidates {
+        store.key_candidates(self.id, digest, &self.staging)
+    }
+
+    /// Discards all that is staged, but the objects in `ledger`.
+    pub async fn discard(&self, store: &dyn BlobStore, ledger: &[&ObjectKey]) {
+        store.discard(self.id, &self.staging).await.expect("discard");
+        for key in store.upload_objects(self.id).await.expect("list an upload's objects") {
+            if !ledger.contains(&&key) {
+                store.remove_staged_object(&key).await.expect("remove a staged object");
+            }
+        }
+    }
+
     /// Makes all durable bytes an object.
     pub async fn publish(&self, store: &dyn BlobStore, key: &ObjectKey) -> Published {
         store.publish(self.id, self.offset, &self.staging, key).await.expect("publish")
@@ -153,7 +183,7 @@ impl Staged {
 /// Stages and publishes `bytes` under the plain key of their SHA-256.
 pub async fn object(store: &dyn BlobStore, number: u8, bytes: &[u8]) -> ObjectKey {
     let staged = Staged::of(store, number, bytes).await;
-    let key = store.key_candidates(staged.id, &Digest::sha256(bytes)).nth(0);
+    let key = staged.candidates(store, &Digest::sha256(bytes)).nth(0);
     assert_eq!(staged.publish(store, &key).await, Published::Yes);
     key
 }
@@ -164,6 +194,18 @@ pub async fn contents(store: &dyn BlobStore, key: &ObjectKey) -> Result<Option<V
     let size = reader.size();
     let pieces: Vec<Bytes> = reader.stream(0..size).try_collect().await?;
     Ok(Some(pieces.concat()))
+}
+
+/// Asserts that exactly these uploads have something staged; where small ones are objects, those need not be listed.
+pub async fn assert_staged(subject: &impl Subject, expected: &[UploadId]) {
+    let (mut listed, mut expected) = (subject.store().list_staged().await.expect("list"), expected.to_vec());
+    listed.sort();
+    expected.sort();
+    if subject.stages_in_objects() {
+        assert!(listed.iter().all(|id| expected.contains(id)), "{listed:?} are staged, not only {expected:?}");
+    } else {
+        assert_eq!(listed, expected);
+    }
 }
 
 /// `length` bytes that differ for each `seed`.

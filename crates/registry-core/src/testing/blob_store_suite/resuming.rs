@@ -49,7 +49,7 @@ pub async fn random_cuts_and_resumptions_give_the_original(subject: &impl Subjec
             }
         }
         let store = subject.store();
-        let key = store.key_candidates(staged.id, &Digest::sha256(&original)).nth(0);
+        let key = staged.candidates(store.as_ref(), &Digest::sha256(&original)).nth(0);
         assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes, "seed {seed}");
         let stored = contents(store.as_ref(), &key).await.unwrap().unwrap();
         assert_same(&stored, &original, &format!("seed {seed}, {attempts} attempts"));

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures_util::future::join;
 
-use super::{Staged, Subject, assert_same, bytes};
-use crate::ports::blob_store::AppendError;
+use super::{Staged, Subject, assert_same, assert_staged, bytes};
+use crate::ports::blob_store::{AppendError, BlobStore};
 
 /// Pieces of any length, many of one byte, are the upload in their order.
 pub async fn pieces_come_together_in_order(subject: &impl Subject) {
@@ -85,7 +85,7 @@ pub async fn fewer_bytes_than_the_offset_are_lost_and_stay_as_they_are(subject: 
     assert!(matches!(store.append(staged.id, 11, &staged.staging).await, Err(AppendError::Lost)));
     assert!(matches!(staged.first(store.as_ref(), 11).await, Err(AppendError::Lost)));
     assert_eq!(staged.bytes(store.as_ref()).await, bytes(1, 10));
-    assert_eq!(store.list_staged().await.unwrap(), [staged.id]);
+    assert_staged(subject, &[staged.id]).await;
 }
 
 /// What a checkpoint made durable needs neither the writer nor the store that wrote it.
@@ -120,6 +120,9 @@ pub async fn bytes_after_the_last_checkpoint_do_no_harm(subject: &impl Subject) 
 pub async fn a_second_writer_is_kept_away(subject: &impl Subject) {
     let store = subject.store();
     let mut staged = Staged::new(1);
+    if !subject.excludes_writers() {
+        return both_writers_have_their_own(store.as_ref(), subject.store().as_ref(), staged).await;
+    }
     let mut writer = store.append(staged.id, 0, &staged.staging).await.unwrap();
     writer.write(bytes(1, 100).into()).await.unwrap();
     for second in [store.clone(), subject.store()] {
@@ -132,6 +135,27 @@ pub async fn a_second_writer_is_kept_away(subject: &impl Subject) {
     drop(writer);
     assert_eq!(staged.bytes(store.as_ref()).await, [bytes(1, 100), bytes(2, 100)].concat());
     staged.append(subject.store().as_ref(), b"free again").await;
+}
+
+/// Both go on from the same checkpoint; what each is told of is what it wrote itself.
+async fn both_writers_have_their_own(store: &dyn BlobStore, other: &dyn BlobStore, mut staged: Staged) {
+    staged.append(store, &bytes(1, 100)).await;
+    let mut one = store.append(staged.id, 100, &staged.staging).await.unwrap();
+    let mut two = other.append(staged.id, 100, &staged.staging).await.unwrap();
+    one.write(bytes(2, 50).into()).await.unwrap();
+    two.write(bytes(3, 60).into()).await.unwrap();
+    let (first, second) = (one.checkpoint().await.unwrap(), two.checkpoint().await.unwrap());
+    one.write(bytes(4, 10).into()).await.unwrap();
+    let third = one.checkpoint().await.unwrap();
+    for (offset, staging, expected) in [
+        (100, staged.staging, bytes(1, 100)),
+        (150, first, [bytes(1, 100), bytes(2, 50)].concat()),
+        (160, second, [bytes(1, 100), bytes(3, 60)].concat()),
+        (160, third, [bytes(1, 100), bytes(2, 50), bytes(4, 10)].concat()),
+    ] {
+        let staged = Staged { id: staged.id, offset, staging };
+        assert_same(&staged.bytes(other).await, &expected, "a checkpoint");
+    }
 }
 
 /// A second writer goes on as soon as the first lets go.

@@ -97,7 +97,7 @@ impl MemoryBlobStore {
 
 #[async_trait]
 impl BlobStore for MemoryBlobStore {
-    fn key_candidates(&self, _id: UploadId, digest: &Digest) -> KeyCandidates {
+    fn key_candidates(&self, _id: UploadId, digest: &Digest, _staging: &StagingState) -> KeyCandidates {
         KeyCandidates::new(digest.as_str().replace(':', "/"))
     }
 

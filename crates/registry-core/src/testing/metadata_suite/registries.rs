@@ -38,7 +38,8 @@ pub async fn a_registry_is_made_once(subject: &impl Subject) {
 /// Those of one registry, by its identity.
 pub async fn settings_are_replaced(subject: &impl Subject) {
     let world = World::new(subject).await;
-    let settings = RegistrySettings { references: References::Strict, anonymous: Some(AnonymousAccess::Pull) };
+    let settings =
+        RegistrySettings { references: References::Strict, anonymous: Some(AnonymousAccess::Pull), redirect: true };
     assert!(world.store.change_settings(world.oci, settings.clone()).await.unwrap());
     let registries = world.other.registries().await.unwrap();
     let of = |id| registries.iter().find(|registry| registry.id == id).unwrap().settings.clone();

@@ -234,7 +234,7 @@ impl World {
 
 /// A registry to be made.
 pub fn new_registry(name: &str, format: Format) -> NewRegistry {
-    let settings = RegistrySettings { references: References::Lenient, anonymous: None };
+    let settings = RegistrySettings { references: References::Lenient, ..RegistrySettings::default() };
     NewRegistry { name: name.parse().unwrap(), format, mode: Mode::Local, settings }
 }
 

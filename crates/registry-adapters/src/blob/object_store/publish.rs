@@ -1,0 +1,69 @@
+//! Making staged bytes an object.
+
+use object_store::PutPayload;
+use object_store::multipart::PartId;
+use registry_core::error::{StoreError, StoreErrorKind};
+use registry_core::ports::blob_store::Published;
+use registry_core::upload::UploadId;
+
+use super::Inner;
+use super::errors::{failure, is_absent, is_wrong_part};
+use super::staged::{Staged, whole};
+
+/// How often completing is tried when the store says that a part is another one. Two that publish at once both store the
+/// tail as the last part, and a store may call the same bytes by a new name each time.
+const ATTEMPTS: usize = 3;
+
+impl Inner {
+    /// Makes the staged bytes the object that they become. No bytes but those of the tail pass through here.
+    pub(super) async fn publish(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
+        let Some(multipart) = &staged.multipart else { return self.publish_tail(id, staged).await };
+        for _ in 0..ATTEMPTS {
+            if let Some(published) = self.complete(id, staged, multipart).await? {
+                return Ok(published);
+            }
+        }
+        Ok(Published::Lost)
+    }
+
+    /// The tail is an object already, and has been where it is since before the checkpoint that names it.
+    async fn publish_tail(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
+        let Some(tail) = &staged.tail else { return Ok(Published::Lost) };
+        let key = staged.object(id);
+        // This process was told that it is stored, a moment ago: it need not ask.
+        let is_there = self.acknowledged().remove(&key) || self.size_of(&key).await? == Some(tail.size);
+        Ok(if is_there { Published::Yes } else { Published::Lost })
+    }
+
+    /// Completes the multipart upload; `None` when a part of it is not the one that the checkpoint names.
+    async fn complete(&self, id: UploadId, staged: &Staged, multipart: &str) -> Result<Option<Published>, StoreError> {
+        let mut parts: Vec<_> =
+            staged.parts.iter().map(|content_id| PartId { content_id: content_id.clone() }).collect();
+        if let Some(tail) = staged.tail.as_ref().filter(|tail| tail.size > 0) {
+            let _permit = self.permit_for(tail.size).await;
+            let Some(bytes) = self.read_tail(id, tail).await? else { return self.published_before(id, staged).await };
+            match self.put_part(id, multipart, parts.len(), PutPayload::from(bytes)).await {
+                Ok(part) => parts.push(part),
+                Err(error) if error.kind == StoreErrorKind::Corrupt => return self.published_before(id, staged).await,
+                Err(error) => return Err(error),
+            }
+        }
+        let path = self.path(&whole(id))?;
+        match self.backend.multipart.complete_multipart(&path, &multipart.to_owned(), parts).await {
+            Ok(_) => Ok(Some(Published::Yes)),
+            Err(error) if is_absent(&error) => self.published_before(id, staged).await,
+            Err(error) if is_wrong_part(&error) => {
+                // Unless another request has completed it meanwhile.
+                let is_there = self.size_of(&whole(id)).await? == Some(staged.size());
+                Ok(is_there.then_some(Published::Yes))
+            }
+            Err(error) => Err(failure(format!("complete the upload {id}"))(error)),
+        }
+    }
+
+    /// The multipart upload is gone: it was completed by an earlier call, whose answer was lost perhaps, or given up.
+    async fn published_before(&self, id: UploadId, staged: &Staged) -> Result<Option<Published>, StoreError> {
+        let is_there = self.size_of(&whole(id)).await? == Some(staged.size());
+        Ok(Some(if is_there { Published::Yes } else { Published::Lost }))
+    }
+}

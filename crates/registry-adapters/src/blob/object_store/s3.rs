@@ -1,0 +1,152 @@
+//! A bucket of S3, or of a store that speaks like it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{BackoffConfig, RetryConfig};
+use registry_core::error::StoreError;
+
+use super::connector::{Connector, client};
+use super::credentials_file::CredentialsFile;
+use super::errors::failure;
+use super::unfinished::S3UnfinishedUploads;
+use super::{Backend, ObjectBlobStore, ObjectStoreOptions};
+
+/// How long a request that fails is tried again: a client waits that long before it hears of it.
+const RETRY_FOR: Duration = Duration::from_mins(1);
+
+/// Which bucket, and how to reach it.
+#[derive(Clone, Debug, Default)]
+pub struct S3Options {
+    /// The bucket's name.
+    pub bucket: String,
+    /// Its region; `us-east-1` where none is said.
+    pub region: Option<String>,
+    /// The URL of the store, where it is not AWS.
+    pub endpoint: Option<String>,
+    /// Whether the endpoint may be plain HTTP.
+    pub allow_http: bool,
+    /// Whether the bucket stands in the path of a URL rather than in its host.
+    pub path_style: bool,
+    /// Keys; where none are given, they come from a web identity, the container's endpoint, the shared credentials file
+    /// or the instance, as `environment` says.
+    pub keys: Option<S3Keys>,
+    /// The environment: its `AWS_*` variables say what the fields above do not.
+    pub environment: HashMap<String, String>,
+    /// What is the same for every kind of store.
+    pub store: ObjectStoreOptions,
+}
+
+/// A pair of keys.
+#[derive(Clone)]
+pub struct S3Keys {
+    /// The identifier.
+    pub access_key_id: String,
+    /// The secret.
+    pub secret_access_key: String,
+    /// The token that temporary ones have.
+    pub session_token: Option<String>,
+}
+
+impl fmt::Debug for S3Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Keys").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+impl ObjectBlobStore {
+    /// A store in a bucket. Asks the bucket nothing: it may come later than this process.
+    ///
+    /// # Errors
+    /// When the options contradict each other, or this machine trusts no certificate authority at all.
+    pub fn open_s3(options: &S3Options) -> Result<Self, StoreError> {
+        let context = || format!("open the bucket {}", options.bucket);
+        let s3 = build(options).map_err(failure(context()))?;
+        let unfinished =
+            S3UnfinishedUploads { s3: s3.clone(), client: client(options.allow_http).map_err(failure(context()))? };
+        let s3 = Arc::new(s3);
+        let backend = Backend {
+            objects: Arc::clone(&s3) as _,
+            multipart: Arc::clone(&s3) as _,
+            pages: Some(Arc::clone(&s3) as _),
+            signer: Some(s3),
+            unfinished: Some(Arc::new(unfinished)),
+        };
+        Ok(Self::new(backend, &options.store))
+    }
+}
+
+fn build(options: &S3Options) -> object_store::Result<AmazonS3> {
+    // Empty is absent: compose files and charts pass on what is not set as empty.
+    let variable = |name: &str| options.environment.get(name).filter(|value| !value.is_empty()).cloned();
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in options.environment.iter().filter(|(_, value)| !value.is_empty()) {
+        let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
+        if name.starts_with("AWS_") && is_of_environment(&key) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder
+        .with_bucket_name(&options.bucket)
+        .with_allow_http(options.allow_http)
+        .with_virtual_hosted_style_request(!options.path_style)
+        .with_retry(RetryConfig { backoff: BackoffConfig::default(), max_retries: 10, retry_timeout: RETRY_FOR })
+        .with_http_connector(Connector);
+    if let Some(region) = &options.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(if options.path_style {
+            endpoint.clone()
+        } else {
+            with_bucket_in_host(endpoint, &options.bucket)
+        });
+    }
+    if let Some(keys) = &options.keys {
+        builder = builder.with_access_key_id(&keys.access_key_id).with_secret_access_key(&keys.secret_access_key);
+        if let Some(token) = &keys.session_token {
+            builder = builder.with_token(token);
+        }
+    } else if !has_other_credentials(variable)
+        && let Some(file) = CredentialsFile::find(variable)
+    {
+        builder = builder.with_credentials(Arc::new(file));
+    }
+    builder.build()
+}
+
+/// What only the environment says; the rest is in the options, which the configuration has filled from it.
+fn is_of_environment(key: &AmazonS3ConfigKey) -> bool {
+    !matches!(
+        key,
+        AmazonS3ConfigKey::AccessKeyId
+            | AmazonS3ConfigKey::SecretAccessKey
+            | AmazonS3ConfigKey::Token
+            | AmazonS3ConfigKey::Region
+            | AmazonS3ConfigKey::DefaultRegion
+            | AmazonS3ConfigKey::Bucket
+            | AmazonS3ConfigKey::Endpoint
+            | AmazonS3ConfigKey::VirtualHostedStyleRequest
+            | AmazonS3ConfigKey::SkipSignature
+            | AmazonS3ConfigKey::Client(_)
+    )
+}
+
+/// Whether the environment leads to credentials that are not in a shared file.
+fn has_other_credentials(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let all = |names: &[&str]| names.iter().all(|name| variable(name).is_some());
+    all(&["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"])
+        || all(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"])
+        || all(&["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"])
+}
+
+/// `https://host` → `https://bucket.host`
+fn with_bucket_in_host(endpoint: &str, bucket: &str) -> String {
+    match endpoint.split_once("://") {
+        Some((scheme, host)) => format!("{scheme}://{bucket}.{host}"),
+        None => endpoint.to_owned(),
+    }
+}
