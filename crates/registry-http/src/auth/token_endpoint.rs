@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
-use registry_core::names::{RegistryName, RepositoryName};
+use registry_core::names::RepositoryName;
 use registry_core::permission::{Action, Actions, Pattern, Principal, Scope};
 use registry_core::services::Services;
 use serde_json::json;
@@ -202,9 +202,4 @@ async fn grant(
 /// The scope that a challenge names for `actions` on `name`, as the client wrote it.
 pub fn repository_scope(name: &RepositoryName, actions: &str) -> String {
     format!("repository:{name}:{actions}")
-}
-
-/// The registry whose repositories `_catalog` lists.
-pub fn catalog_registry() -> RegistryName {
-    RegistryName::default_oci()
 }
