@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::error::{ErrorCode, LOG_IN, OciError};
+use super::error::{ErrorCode, OciError};
 use super::paging::{Page, with_next_page};
 use super::{Scoped, V2};
 use crate::request::Request;
@@ -26,15 +26,11 @@ impl V2 {
 
     /// The tags of every repository of every `oci` registry that the caller may read, by repository and tag. `last` is `<repository>:<tag>`.
     pub(super) async fn all_tags(&self, request: &Request) -> Result<Response, OciError> {
-        let challenge = self.challenge(request, Some("registry:catalog:*"), None);
-        let principal = self.principal(request, &challenge).await?;
-        if principal.scopes.is_empty() {
-            return Err(OciError::unauthorized(LOG_IN, &challenge));
-        }
+        let lister = self.lister(request).await?;
         let page = Page::read(request)?;
         // A name without a tag stands before all tags of that name.
         let after = page.last.as_deref().map(|last| last.rsplit_once(':').unwrap_or((last, "")));
-        let listed = self.services.list_all_tags(&principal, after, page.limit).await;
+        let listed = self.services.list_all_tags(&lister, after, page.limit).await;
         let (entries, more) = listed.map_err(|error| OciError::internal(&error, request.id()))?;
         let tags: Vec<Value> = entries
             .iter()
