@@ -490,3 +490,48 @@ fn permissions_end_where_names_end() {
         assert_eq!(page["repositories"], json!(readable[..readable.len().min(2)]), "{scope}");
     }
 }
+
+#[test]
+fn a_token_for_the_catalog_lists_and_reads_nothing() {
+    let server = Server::start();
+    for name in ["team/app", "team/b", "other"] {
+        server.repository(name).push("1", &image(name));
+    }
+    let blob = registry_tests::oci::sha256(&image("team/app").blobs[0]);
+    let holder = token(&server, &["oci:team/*:pull,push"]);
+    let exchange = |scopes: &str| {
+        let target = format!("/auth/token?{scopes}");
+        let document = server.with_token(&holder, "GET", &target, &[], b"").expect(200).json();
+        document["token"].as_str().unwrap().to_owned()
+    };
+    let catalog = |token: &str| server.with_token(token, "GET", "/v2/_catalog", &[], b"");
+    let lister = exchange("scope=registry:catalog:*");
+    assert_eq!(catalog(&lister).expect(200).json()["repositories"], json!(["team/app", "team/b"]));
+    let tags = server.with_token(&lister, "GET", "/v2/tags/list", &[], b"").expect(200).json();
+    assert_eq!(tags["tags"].as_array().unwrap().len(), 2);
+    let blob = format!("/v2/team/app/blobs/{blob}");
+    let targets = ["/v2/team/app/manifests/1", blob.as_str(), "/v2/team/app/tags/list"];
+    for target in targets {
+        let refused = server.with_token(&lister, "GET", target, &[], b"").expect(401);
+        let challenge = refused.header("www-authenticate").unwrap();
+        assert!(challenge.contains("scope=\"repository:team/app:pull\",error=\"insufficient_scope\""), "{challenge}");
+    }
+    server.with_token(&lister, "POST", "/v2/team/app/blobs/uploads/", &[], b"").expect(401);
+
+    // Asked for both, it does both, and reads no more than was asked for.
+    let both = exchange("scope=registry:catalog:*&scope=repository:team/app:pull");
+    assert_eq!(catalog(&both).expect(200).json()["repositories"], json!(["team/app", "team/b"]));
+    for target in targets {
+        server.with_token(&both, "GET", target, &[], b"").expect(200);
+    }
+    server.with_token(&both, "GET", "/v2/team/b/manifests/1", &[], b"").expect(401);
+    // Not asked for the catalog, it is sent for it.
+    let refused = catalog(&exchange("scope=repository:team/app:pull")).expect(401);
+    let challenge = refused.header("www-authenticate").unwrap();
+    assert!(challenge.contains("scope=\"registry:catalog:*\",error=\"insufficient_scope\""), "{challenge}");
+    // One who may read nothing sees nothing.
+    let pusher = token(&server, &["oci:*:push"]);
+    let target = "/auth/token?scope=registry:catalog:*";
+    let given = server.with_token(&pusher, "GET", target, &[], b"").expect(200).json();
+    assert_eq!(catalog(given["token"].as_str().unwrap()).expect(200).json()["repositories"], json!([]));
+}

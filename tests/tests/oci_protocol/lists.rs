@@ -157,3 +157,64 @@ fn repositories_and_all_their_tags_in_pages() {
     let catalog = server.get("/v2/_catalog?last=a0&n=1").expect(200).json();
     assert_eq!(catalog["repositories"], json!(["team/app"]));
 }
+
+#[test]
+fn lists_go_over_every_registry_in_one_order() {
+    let config = "registries:\n  hub: {format: oci}\n  hub-2: {format: oci, anonymous: pull}\n  empty: {format: oci}";
+    let server = Server::builder().config(config).start();
+    let image = Image::new(vec![]);
+    // Names of the default registry before, between and behind those of the others.
+    let names = [
+        "hub/app",
+        "hub/hub/x",
+        "hub/z",
+        "hub-2/app",
+        "hub-2/team/b",
+        "a",
+        "hub-1/x",
+        "hub.x",
+        "hub0",
+        "hubs/app",
+        "team/app",
+        "empt",
+        "emptz",
+    ];
+    for name in names {
+        for tag in ["1", "2"] {
+            server.repository(name).push(tag, &image);
+        }
+    }
+    let mut sorted = names.map(str::to_owned).to_vec();
+    sorted.sort();
+    assert_pages(&server, "/v2/_catalog", "repositories", &sorted);
+    let all: Vec<String> = sorted.iter().flat_map(|name| [format!("{name}:1"), format!("{name}:2")]).collect();
+    assert_pages(&server, "/v2/tags/list", "tags", &all);
+    // A listed name is one to pull with.
+    for name in &sorted {
+        server.repository(name).assert_holds("1", &image);
+    }
+    // `last` need not exist, nor lie in a registry.
+    for last in ["", "hub", "hub-", "hub-2", "hub-2/", "hub/", "hub/b", "hub/~", "hub0", "empty/x", "zz"] {
+        let expected: Vec<_> = sorted.iter().filter(|name| name.as_str() > last).collect();
+        let found = server.get(&format!("/v2/_catalog?last={last}")).expect(200).json();
+        assert_eq!(found["repositories"], json!(expected), "{last}");
+        let expected: Vec<_> = all.iter().filter(|entry| entry.rsplit_once(':').unwrap().0 >= last).collect();
+        let found = server.get(&format!("/v2/tags/list?last={last}:")).expect(200).json();
+        assert_eq!(found["tags"].as_array().unwrap().len(), expected.len(), "{last}");
+    }
+
+    // Everybody sees what they may read.
+    for (scopes, visible) in [
+        (&["hub:*:pull"][..], &["hub/app", "hub/hub/x", "hub/z"][..]),
+        (&["hub:hub/*:pull", "oci:team/*:pull", "hub-2:app:pull"], &["hub-2/app", "hub/hub/x", "team/app"]),
+        (&["oci:hub/*:pull", "hub:*:push"], &[]),
+    ] {
+        let token = clients::token(&server, "reader", scopes);
+        let catalog = server.with_token(&token, "GET", "/v2/_catalog", &[], b"").expect(200).json();
+        assert_eq!(catalog["repositories"], json!(visible), "{scopes:?}");
+        let tags = server.with_token(&token, "GET", "/v2/tags/list", &[], b"").expect(200).json();
+        assert_eq!(tags["tags"].as_array().unwrap().len(), visible.len() * 2, "{scopes:?}");
+    }
+    let open = server.anonymous("GET", "/v2/_catalog", &[], b"").expect(200).json();
+    assert_eq!(open["repositories"], json!(["hub-2/app", "hub-2/team/b"]));
+}

@@ -139,16 +139,20 @@ fn a_registry_token_that_was_not_asked_for_the_source_is_sent_for_more() {
     let ask = |token: &str, from: Option<&str>| {
         server.with_token(token, "POST", &mount_path(&target, &digest, from), &[], b"")
     };
-    for (from, more) in [(Some("source"), "repository:source:pull"), (None, "registry:catalog:*")] {
-        let refused = ask(&registry_token(&server, &holder, &[own]), from).expect(401);
-        let challenge = refused.header("www-authenticate").expect("a challenge");
-        assert!(challenge.contains(&format!("scope=\"{own} {more}\"")), "{challenge}");
+    let (from, more) = (Some("source"), "repository:source:pull");
+    let refused = ask(&registry_token(&server, &holder, &[own]), from).expect(401);
+    let challenge = refused.header("www-authenticate").expect("a challenge");
+    assert!(challenge.contains(&format!("scope=\"{own} {more}\"")), "{challenge}");
+    for from in [from, None] {
         ask(&registry_token(&server, &holder, &[own, more]), from).expect(201);
         server.request("DELETE", &target.path(&format!("blobs/{digest}")), &[], b"").expect(202);
-
-        // One who may not read the source asks, is given nothing for it, and uploads.
-        let pusher = clients::token(&server, "pusher", &["oci:target:pull,push"]);
-        assert_session(&target, ask(&registry_token(&server, &pusher, &[own, more]), from));
-        target.head_blob(&digest).expect(404);
     }
+    // One who may not read the source asks, is given nothing for it, and uploads.
+    let pusher = clients::token(&server, "pusher", &["oci:target:pull,push"]);
+    assert_session(&target, ask(&registry_token(&server, &pusher, &[own, more]), from));
+    target.head_blob(&digest).expect(404);
+    // A list of names is no permission to read what they name.
+    let lister = registry_token(&server, &holder, &[own, "registry:catalog:*"]);
+    assert_session(&target, ask(&lister, None));
+    target.head_blob(&digest).expect(404);
 }

@@ -1,32 +1,38 @@
 //! Listing repositories.
 
 use super::Services;
+use super::stretches::{Position, stretches};
 use crate::error::StoreError;
-use crate::names::RepositoryName;
-use crate::permission::{Action, Principal};
+use crate::permission::Principal;
 use crate::ports::metadata::NameRange;
-use crate::registry::Registry;
 
 impl Services {
-    /// The next at most `limit` repositories that the principal may read, after `after`, and whether more follow.
+    /// The next at most `limit` repositories, of all `oci` registries, that the principal may read, after `after`
+    /// (which need not exist), and whether more follow. Each has the name that it is pulled by: one of a further
+    /// registry begins with that registry's name. They are sorted by byte.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     pub async fn list_repositories(
         &self,
-        registry: &Registry,
         principal: &Principal,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<(Vec<RepositoryName>, bool), StoreError> {
+    ) -> Result<(Vec<String>, bool), StoreError> {
         let mut names = Vec::new();
-        for (start, end) in principal.ranges(Action::Pull, &registry.name) {
+        for stretch in stretches(&self.known_registries().await?, principal) {
             if names.len() > limit {
                 break;
             }
-            let range = NameRange { start, end, after: after.map(str::to_owned) };
+            let after = match after.map_or(Position::Before, |after| stretch.position(after)) {
+                Position::Behind => continue,
+                Position::Before => None,
+                Position::Inside(name) => Some(name.to_owned()),
+            };
+            let range = NameRange { start: stretch.start.clone(), end: stretch.end.clone(), after };
             let missing = limit.saturating_add(1) - names.len();
-            names.extend(self.ports.metadata.repositories(registry.id, &range, missing).await?);
+            let found = self.ports.metadata.repositories(stretch.registry, &range, missing).await?;
+            names.extend(found.into_iter().map(|name| stretch.listed(name)));
         }
         let more = names.len() > limit;
         names.truncate(limit);

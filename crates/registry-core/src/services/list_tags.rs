@@ -1,12 +1,25 @@
 //! Listing tags: of one repository, and of all.
 
 use super::Services;
+use super::stretches::{Position, stretches};
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::names::Tag;
-use crate::permission::{Action, Principal};
+use crate::permission::Principal;
 use crate::ports::metadata::NameRange;
 use crate::ports::metadata::manifests::TagEntry;
-use crate::registry::{Registry, Repository};
+use crate::registry::Repository;
+
+/// A tag in the list over all repositories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedTag {
+    /// The repository, by the name that it is pulled by.
+    pub repository: String,
+    /// The tag.
+    pub tag: Tag,
+    /// What it points at.
+    pub digest: Digest,
+}
 
 impl Services {
     /// The next at most `limit` tags after `after`, and whether more follow; `None` when there is no such repository.
@@ -27,29 +40,36 @@ impl Services {
         }))
     }
 
-    /// The next at most `limit` tags of all repositories that the principal may read, after a repository and a tag,
-    /// and whether more follow.
+    /// The next at most `limit` tags of all repositories that the principal may read, after a repository and a tag
+    /// (neither need exist), and whether more follow. Repositories have the names, and the order, of
+    /// [`list_repositories`](Self::list_repositories).
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
     pub async fn list_all_tags(
         &self,
-        registry: &Registry,
         principal: &Principal,
         after: Option<(&str, &str)>,
         limit: usize,
-    ) -> Result<(Vec<TagEntry>, bool), StoreError> {
+    ) -> Result<(Vec<ListedTag>, bool), StoreError> {
         let mut entries = Vec::new();
-        for (start, end) in principal.ranges(Action::Pull, &registry.name) {
+        for stretch in stretches(&self.known_registries().await?, principal) {
             if entries.len() > limit {
                 break;
             }
-            if after.is_some_and(|(repository, _)| end.as_ref().is_some_and(|end| end.as_str() <= repository)) {
-                continue;
-            }
-            let range = NameRange { start, end, after: None };
+            let after = match after.map(|(repository, tag)| (stretch.position(repository), tag)) {
+                Some((Position::Behind, _)) => continue,
+                Some((Position::Inside(repository), tag)) => Some((repository, tag)),
+                Some((Position::Before, _)) | None => None,
+            };
+            let range = NameRange { start: stretch.start.clone(), end: stretch.end.clone(), after: None };
             let missing = limit.saturating_add(1) - entries.len();
-            entries.extend(self.ports.metadata.all_tags(registry.id, &range, after, missing).await?);
+            let found = self.ports.metadata.all_tags(stretch.registry, &range, after, missing).await?;
+            entries.extend(found.into_iter().map(|TagEntry { repository, tag, digest }| ListedTag {
+                repository: stretch.listed(repository),
+                tag,
+                digest,
+            }));
         }
         let more = entries.len() > limit;
         entries.truncate(limit);

@@ -15,7 +15,7 @@ use registry_core::token::TokenSecret;
 
 use crate::request::Request;
 use credentials::{Presented, read_authorization};
-use registry_token::{Access, RegistryTokens};
+use registry_token::{Access, RegistryTokens, Verified};
 
 /// A request's credentials were not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,8 @@ impl From<BadCredential> for AuthFailure {
 pub struct Authenticated {
     /// Who it is, and what they may do.
     pub principal: Arc<Principal>,
+    /// Who it is for lists over repositories: the scopes say what may be seen in them.
+    pub lister: Arc<Principal>,
     /// What the registry token was asked for, granted or not; `None` for other credentials.
     pub asked: Option<Vec<Access>>,
 }
@@ -72,13 +74,14 @@ impl Authenticator {
     /// # Errors
     /// [`AuthFailure`]: wrong credentials never make a stranger.
     pub async fn principal(&self, request: &Request, registry_tokens: bool) -> Result<Authenticated, AuthFailure> {
-        let mut asked = None;
+        let (mut asked, mut lister) = (None, None);
         let principal = match self.presented(request)? {
             Presented::Nothing => self.services.authenticate(&Credential::None, request.client()).await?,
             Presented::Bearer(text) if registry_tokens && registry_token::has_shape(&text) => {
                 match self.tokens.verify(&text).await? {
-                    Some((principal, access)) => {
+                    Some(Verified { principal, access, listing }) => {
                         asked = Some(access);
+                        lister = Some(Arc::new(Principal { scopes: listing, ..principal.clone() }));
                         Arc::new(principal)
                     }
                     // Too old is what happens to every registry token: it is no attack, the client asks for another.
@@ -88,7 +91,8 @@ impl Authenticator {
             Presented::Bearer(text) | Presented::Basic { password: text } => self.token_holder(text, request).await?,
         };
         request.set_principal(principal.name.as_str());
-        Ok(Authenticated { principal, asked })
+        let lister = lister.unwrap_or_else(|| Arc::clone(&principal));
+        Ok(Authenticated { principal, lister, asked })
     }
 
     /// The holder of an access token.

@@ -38,6 +38,9 @@ struct Claims {
     anonymous: bool,
     access: Vec<Access>,
     scopes: Vec<Scope>,
+    /// What `registry:catalog:*` lets them see in lists, and no more than that.
+    #[serde(default)]
+    listing: Vec<Scope>,
 }
 
 #[derive(Default)]
@@ -45,6 +48,28 @@ struct Keys {
     verify: HashMap<String, DecodingKey>,
     sign: Option<(String, EncodingKey)>,
     loaded_at: Option<Timestamp>,
+}
+
+/// What a token is issued with.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    /// What was asked for, with what of it was granted.
+    pub access: Vec<Access>,
+    /// What it permits.
+    pub scopes: Vec<Scope>,
+    /// What it lets its holder see in lists over repositories. That permits to read none of it.
+    pub listing: Vec<Scope>,
+}
+
+/// What a valid token says.
+#[derive(Debug)]
+pub struct Verified {
+    /// Whom it was given to, with what it permits.
+    pub principal: Principal,
+    /// What was asked for with it.
+    pub access: Vec<Access>,
+    /// What it lets its holder see in lists.
+    pub listing: Vec<Scope>,
 }
 
 /// Issues and verifies registry tokens.
@@ -81,8 +106,7 @@ impl RegistryTokens {
     pub async fn issue(
         &self,
         principal: &Principal,
-        access: Vec<Access>,
-        scopes: Vec<Scope>,
+        Grant { access, scopes, listing }: Grant,
     ) -> Result<Issued, StoreError> {
         let now = self.services.ports().clock.now();
         let mut keys = self.loaded();
@@ -98,6 +122,7 @@ impl RegistryTokens {
             anonymous: principal.anonymous,
             access,
             scopes,
+            listing,
         };
         let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::HS256) };
         let token = encode(&header, &claims, key)
@@ -105,12 +130,11 @@ impl RegistryTokens {
         Ok(Issued { token, issued_at: now, lifetime })
     }
 
-    /// Whom a token was given to with what it permits, and what was asked for with it; `None` when it is not valid (any
-    /// more).
+    /// What a token says; `None` when it is not valid (any more).
     ///
     /// # Errors
     /// [`StoreError`] when the keys cannot be had.
-    pub async fn verify(&self, token: &str) -> Result<Option<(Principal, Vec<Access>)>, StoreError> {
+    pub async fn verify(&self, token: &str) -> Result<Option<Verified>, StoreError> {
         let Ok(header) = decode_header(token) else { return Ok(None) };
         let Some(id) = header.kid else { return Ok(None) };
         let now = self.services.ports().clock.now();
@@ -130,8 +154,8 @@ impl RegistryTokens {
         if data.claims.exp <= now.as_seconds() {
             return Ok(None);
         }
-        let Claims { sub: name, anonymous, scopes, access, .. } = data.claims;
-        Ok(Some((Principal { name, anonymous, scopes }, access)))
+        let Claims { sub: name, anonymous, scopes, access, listing, .. } = data.claims;
+        Ok(Some(Verified { principal: Principal { name, anonymous, scopes }, access, listing }))
     }
 
     fn loaded(&self) -> Arc<Keys> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
-use registry_core::names::{RegistryName, RepositoryName};
+use registry_core::names::RepositoryName;
 use registry_core::permission::{Action, Actions, Pattern, Principal, Scope};
 use registry_core::services::Services;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::registry_token::Access;
+use super::registry_token::{Access, Grant};
 use super::{AuthFailure, Authenticator};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, json as json_response};
@@ -129,15 +129,11 @@ async fn exchange(
     }
     debug_assert!(!principal.anonymous || request.headers().get(AUTHORIZATION).is_none());
 
-    let mut access = Vec::new();
-    let mut scopes = Vec::new();
+    let mut granted = Grant::default();
     for scope in &asked.scopes {
-        if let Some((granted, scope)) = grant(services, &principal, scope).await? {
-            access.push(granted);
-            scopes.extend(scope);
-        }
+        grant(services, &principal, scope, &mut granted).await?;
     }
-    let issued = authenticator.registry_tokens().issue(&principal, access, scopes).await?;
+    let issued = authenticator.registry_tokens().issue(&principal, granted).await?;
     let issued_at = OffsetDateTime::from_unix_timestamp(issued.issued_at.as_seconds())
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())
@@ -155,56 +151,54 @@ async fn exchange(
     Ok(json_response(StatusCode::OK, &document).with(CACHE_CONTROL, HeaderValue::from_static("no-store")))
 }
 
-/// What of one scope (`type:name:actions`) the principal gets; a scope that cannot be read gets nothing.
+/// Adds what the principal gets of one scope (`type:name:actions`); a scope that cannot be read gets nothing.
 async fn grant(
     services: &Services,
     principal: &Principal,
     scope: &str,
-) -> Result<Option<(Access, Vec<Scope>)>, AuthFailure> {
-    let Some((kind, rest)) = scope.split_once(':') else { return Ok(None) };
-    let Some((name, actions)) = rest.rsplit_once(':') else { return Ok(None) };
+    granted: &mut Grant,
+) -> Result<(), AuthFailure> {
+    let Some((kind, rest)) = scope.split_once(':') else { return Ok(()) };
+    let Some((name, actions)) = rest.rsplit_once(':') else { return Ok(()) };
     let asked: Vec<&str> = actions.split(',').collect();
     match kind {
         "repository" | "repository(plugin)" => {
-            let Ok(repository) = name.parse::<RepositoryName>() else { return Ok(None) };
-            let Some(resolved) = services.resolve_repository(&repository).await? else { return Ok(None) };
+            let Ok(repository) = name.parse::<RepositoryName>() else { return Ok(()) };
+            let Some(resolved) = services.resolve_repository(&repository).await? else { return Ok(()) };
             let canonical = resolved.repository.name.as_str();
             let may = |action: Action| {
                 (asked.contains(&action.as_str()) || asked.contains(&"*"))
                     && principal.may(action, &resolved.registry.name, canonical)
             };
-            let granted: Vec<Action> =
+            let actions: Vec<Action> =
                 [Action::Pull, Action::Push, Action::Delete].into_iter().filter(|action| may(*action)).collect();
-            let access = Access {
+            granted.access.push(Access {
                 kind: "repository".to_owned(),
                 name: name.to_owned(),
-                actions: granted.iter().map(|action| action.as_str().to_owned()).collect(),
-            };
-            let scope = Scope {
-                registry: Some(resolved.registry.name.clone()),
-                pattern: Pattern::Exact(canonical.to_owned()),
-                actions: granted.into_iter().collect::<Actions>(),
-            };
-            Ok(Some((access, if scope.actions.is_empty() { Vec::new() } else { vec![scope] })))
+                actions: actions.iter().map(|action| action.as_str().to_owned()).collect(),
+            });
+            if !actions.is_empty() {
+                granted.scopes.push(Scope {
+                    registry: Some(resolved.registry.name.clone()),
+                    pattern: Pattern::Exact(canonical.to_owned()),
+                    actions: actions.into_iter().collect::<Actions>(),
+                });
+            }
         }
         "registry" if name == "catalog" => {
-            // To list what one may read, a token must say what that is.
+            // To list what one may read, a token must say what that is. It permits to see the names, not to read.
             let pull = Actions::NONE.with(Action::Pull);
             let readable = principal.scopes.iter().filter(|scope| scope.actions.allows(Action::Pull));
-            let scopes = readable.map(|scope| Scope { actions: pull, ..scope.clone() }).collect();
-            let access = Access { kind: kind.to_owned(), name: name.to_owned(), actions: vec!["*".to_owned()] };
-            Ok(Some((access, scopes)))
+            granted.listing = readable.map(|scope| Scope { actions: pull, ..scope.clone() }).collect();
+            let (kind, name) = (kind.to_owned(), name.to_owned());
+            granted.access.push(Access { kind, name, actions: vec!["*".to_owned()] });
         }
-        _ => Ok(None),
+        _ => {}
     }
+    Ok(())
 }
 
 /// The scope that a challenge names for `actions` on `name`, as the client wrote it.
 pub fn repository_scope(name: &RepositoryName, actions: &str) -> String {
     format!("repository:{name}:{actions}")
-}
-
-/// The registry whose repositories `_catalog` lists.
-pub fn catalog_registry() -> RegistryName {
-    RegistryName::default_oci()
 }

@@ -1,35 +1,24 @@
 //! `/v2/_catalog`
 
 use http::StatusCode;
-use registry_core::registry::Format;
 use serde_json::json;
 
 use super::V2;
-use super::error::{LOG_IN, OciError};
+use super::error::OciError;
 use super::paging::{Page, with_next_page};
-use crate::auth::token_endpoint::catalog_registry;
 use crate::request::Request;
 use crate::response::{Response, json as json_response};
 
 impl V2 {
-    /// The repositories that the caller may read; those without a manifest are left out.
+    /// The repositories of every `oci` registry that the caller may read; those without a manifest are left out.
     pub(super) async fn catalog(&self, request: &Request) -> Result<Response, OciError> {
-        let challenge = self.challenge(request, Some("registry:catalog:*"), None);
-        let principal = self.principal(request, &challenge).await?;
-        if principal.scopes.is_empty() {
-            return Err(OciError::unauthorized(LOG_IN, &challenge));
-        }
+        let lister = self.lister(request).await?;
         let page = Page::read(request)?;
-        let failed = |error| OciError::internal(&error, request.id());
-        let registry = self.services.find_registry(&catalog_registry(), Format::Oci).await.map_err(failed)?;
-        let Some(registry) = registry else {
-            return Ok(json_response(StatusCode::OK, &json!({ "repositories": [] })));
-        };
-        let listed = self.services.list_repositories(&registry, &principal, page.last.as_deref(), page.limit).await;
-        let (names, more) = listed.map_err(failed)?;
+        let listed = self.services.list_repositories(&lister, page.last.as_deref(), page.limit).await;
+        let (names, more) = listed.map_err(|error| OciError::internal(&error, request.id()))?;
         let response = json_response(StatusCode::OK, &json!({ "repositories": names }));
         Ok(match names.last() {
-            Some(last) if more => with_next_page(response, request.path(), page.limit, last.as_str(), &[]),
+            Some(last) if more => with_next_page(response, request.path(), page.limit, last, &[]),
             _ => response,
         })
     }

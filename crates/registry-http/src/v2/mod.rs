@@ -28,6 +28,8 @@ use route::Route;
 
 /// `Docker-Content-Digest`
 pub(crate) const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// What a token is asked for to list repositories.
+const CATALOG_SCOPE: &str = "registry:catalog:*";
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// The `/v2` API.
@@ -159,6 +161,22 @@ impl V2 {
     async fn authenticated(&self, request: &Request, challenge: &str) -> Result<Authenticated, OciError> {
         let authenticated = self.authenticator.principal(request, true).await;
         authenticated.map_err(|failure| OciError::authentication(failure, challenge, request.id()))
+    }
+
+    /// Who asks for a list over repositories, with what may be seen in it.
+    async fn lister(&self, request: &Request) -> Result<Arc<Principal>, OciError> {
+        let challenge = self.challenge(request, Some(CATALOG_SCOPE), None);
+        let Authenticated { principal, lister, asked } = self.authenticated(request, &challenge).await?;
+        let unasked =
+            |asked: &[Access]| !asked.iter().any(|access| access.kind == "registry" && access.name == "catalog");
+        if asked.as_deref().is_some_and(unasked) {
+            let challenge = self.challenge(request, Some(CATALOG_SCOPE), Some("insufficient_scope"));
+            return Err(OciError::unauthorized("the token was not asked for lists", &challenge));
+        }
+        if asked.is_none() && principal.scopes.is_empty() {
+            return Err(OciError::unauthorized(LOG_IN, &challenge));
+        }
+        Ok(lister)
     }
 
     /// The challenge of RFC 6750 and the Docker token specification: where to get a token, and for what.

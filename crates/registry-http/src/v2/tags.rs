@@ -3,13 +3,11 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::error::{ErrorCode, LOG_IN, OciError};
+use super::error::{ErrorCode, OciError};
 use super::paging::{Page, with_next_page};
 use super::{Scoped, V2};
-use crate::auth::token_endpoint::catalog_registry;
 use crate::request::Request;
 use crate::response::{Response, json as json_response};
-use registry_core::registry::Format;
 
 impl V2 {
     pub(super) async fn tags(&self, request: &Request, scoped: &Scoped) -> Result<Response, OciError> {
@@ -26,23 +24,14 @@ impl V2 {
         })
     }
 
-    /// Every repository's tags that the caller may read, by repository and tag. `last` is `<repository>:<tag>`.
+    /// The tags of every repository of every `oci` registry that the caller may read, by repository and tag. `last` is `<repository>:<tag>`.
     pub(super) async fn all_tags(&self, request: &Request) -> Result<Response, OciError> {
-        let challenge = self.challenge(request, Some("registry:catalog:*"), None);
-        let principal = self.principal(request, &challenge).await?;
-        if principal.scopes.is_empty() {
-            return Err(OciError::unauthorized(LOG_IN, &challenge));
-        }
+        let lister = self.lister(request).await?;
         let page = Page::read(request)?;
-        let failed = |error| OciError::internal(&error, request.id());
-        let registry = self.services.find_registry(&catalog_registry(), Format::Oci).await.map_err(failed)?;
-        let Some(registry) = registry else {
-            return Ok(json_response(StatusCode::OK, &json!({ "tags": [] })));
-        };
         // A name without a tag stands before all tags of that name.
         let after = page.last.as_deref().map(|last| last.rsplit_once(':').unwrap_or((last, "")));
-        let listed = self.services.list_all_tags(&registry, &principal, after, page.limit).await;
-        let (entries, more) = listed.map_err(failed)?;
+        let listed = self.services.list_all_tags(&lister, after, page.limit).await;
+        let (entries, more) = listed.map_err(|error| OciError::internal(&error, request.id()))?;
         let tags: Vec<Value> = entries
             .iter()
             .map(|entry| json!({ "repository": entry.repository, "tag": entry.tag, "digest": entry.digest }))

@@ -55,16 +55,14 @@ impl V2 {
         let failed = |error| OciError::internal(&error, request.id());
         let Some(from) = request.query_value("from") else {
             let source = self.services.find_mount_source(&scoped.principal, digest).await.map_err(failed)?;
-            let Some(source) = source else {
-                self.ask_for_more(request, scoped, "registry", "catalog", "registry:catalog:*")?;
-                return Ok(None);
-            };
+            // No scope stands for "wherever I may read": a registry token finds what it names, or the client uploads.
+            let Some(source) = source else { return Ok(None) };
             return self.mount(request, scoped, &source, digest).await;
         };
         let Ok(name) = from.parse::<RepositoryName>() else { return Ok(None) };
         let Some(source) = self.services.resolve_repository(&name).await.map_err(failed)? else { return Ok(None) };
         if !scoped.principal.may(Action::Pull, &source.registry.name, source.repository.name.as_str()) {
-            self.ask_for_more(request, scoped, "repository", &from, &repository_scope(&name, "pull"))?;
+            self.ask_for_source(request, scoped, &from, &repository_scope(&name, "pull"))?;
             return Ok(None);
         }
         self.mount(request, scoped, &source.repository, digest).await
@@ -72,16 +70,9 @@ impl V2 {
 
     /// A registry token that was never asked for the source says nothing of whether its holder may read it: the
     /// challenge names both scopes, and the client comes again with a token that was. Then the answer is 201 or 202.
-    fn ask_for_more(
-        &self,
-        request: &Request,
-        scoped: &Scoped,
-        kind: &str,
-        name: &str,
-        scope: &str,
-    ) -> Result<(), OciError> {
+    fn ask_for_source(&self, request: &Request, scoped: &Scoped, name: &str, scope: &str) -> Result<(), OciError> {
         let Some(asked) = &scoped.asked else { return Ok(()) };
-        if asked.iter().any(|access| access.kind == kind && access.name == name) {
+        if asked.iter().any(|access| access.kind == "repository" && access.name == name) {
             return Ok(());
         }
         let scopes = format!("{} {scope}", repository_scope(&scoped.name, "pull,push"));
