@@ -204,7 +204,7 @@ impl V2 {
         };
         let scope = repository_scope(&name, actions);
         let challenge = self.challenge(request, Some(&scope), None);
-        let Authenticated { principal, asked } = self.authenticated(request, &challenge).await?;
+        let Authenticated { principal, asked, .. } = self.authenticated(request, &challenge).await?;
         let resolved = self.services.resolve_repository(&name).await;
         let resolved = resolved
             .map_err(|error| OciError::internal(&error, request.id()))?
