@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod http;
 pub mod oci;
+pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod server;

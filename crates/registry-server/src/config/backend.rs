@@ -1,6 +1,6 @@
 //! Which stores the configuration chooses.
 
-use super::{ConfigurationError, Loaded, Origin};
+use super::{Configuration, ConfigurationError, Loaded, Origin};
 
 /// Where metadata is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +32,16 @@ pub struct Backends {
 /// The choice: any `database` key that somebody set (so any `DB_*` variable, or a database URL) means Postgres; a
 /// bucket other than `local` means S3.
 pub fn choose(loaded: &Loaded) -> Backends {
-    let postgres = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
     let bucket = loaded.configuration.storage.s3.bucket.as_str();
     Backends {
-        metadata: if postgres { MetadataBackend::Postgres } else { MetadataBackend::Sqlite },
+        metadata: metadata(&loaded.configuration),
         blobs: if matches!(bucket, "" | "local") { BlobBackend::Files } else { BlobBackend::S3 },
     }
+}
+
+/// Where metadata is kept.
+pub fn metadata(configuration: &Configuration) -> MetadataBackend {
+    if configuration.database.chosen { MetadataBackend::Postgres } else { MetadataBackend::Sqlite }
 }
 
 /// Refuses what this build does not have, instead of keeping data where nobody expects it.
@@ -53,18 +57,7 @@ pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), Conf
              DYNAMODB_TABLE unset or `local`"
         )));
     }
-    let Backends { metadata, blobs } = choose(loaded);
-    if metadata == MetadataBackend::Postgres {
-        let (key, origin) = loaded
-            .set_keys()
-            .find(|(key, _)| key.path.starts_with("database."))
-            .expect("a database key chose Postgres");
-        return Err(ConfigurationError::Unsupported(format!(
-            "{origin}: {} chooses Postgres, which this build does not have yet. Unset it to keep metadata in SQLite \
-             below `storage.dataDir`",
-            key.path
-        )));
-    }
+    let Backends { blobs, .. } = choose(loaded);
     if blobs == BlobBackend::S3 {
         let origin = match loaded.origin("storage.s3.bucket") {
             Origin::Set(origin) => format!("{origin}: "),

@@ -336,8 +336,6 @@ fn the_parts_of_a_database_that_are_not_set_have_their_defaults() {
 
 #[test]
 fn what_this_build_does_not_have_stops_the_start() {
-    let postgres = case().variable("DB_NAME", "artifacts").backend_error();
-    assert!(postgres.starts_with("environment variable DB_NAME: database.name chooses Postgres, which this build"));
     let s3 = case().variable("S3_BUCKET", "artifacts").backend_error();
     assert!(s3.starts_with("environment variable S3_BUCKET: storage.s3.bucket chooses S3, which this build"), "{s3}");
     let dynamo = case().variable("DYNAMODB_TABLE", "artifacts").backend_error();
