@@ -6,12 +6,13 @@
 pub mod clients;
 pub mod http;
 pub mod oci;
-pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod server;
 pub mod tools;
 pub mod wait;
+
+pub use registry_test_postgres as postgres;
 
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};

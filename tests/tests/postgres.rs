@@ -1,13 +1,13 @@
 //! Servers whose metadata is in Postgres: the same answers, on whichever replica, through restarts and cuts.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use registry_tests::postgres::{self, Postgres};
 use registry_tests::process::server_command;
 use registry_tests::server::{ADMIN, server_binary};
 use registry_tests::tools::run;
-use registry_tests::{Image, Process, Server, ServerBuilder};
+use registry_tests::{Image, Process, Server, ServerBuilder, eventually};
 
 fn postgres() -> Option<&'static Postgres> {
     postgres::server("servers on Postgres")
@@ -83,11 +83,11 @@ fn connections_that_are_cut_are_not_noticed() {
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = '{database}' AND application_name = 'foundry'"
     );
-    let stop = AtomicBool::new(false);
+    let (stop, done) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
         let pushes: Vec<_> = (0..2)
             .map(|worker| {
-                let (registry, stop) = (&registry, &stop);
+                let (registry, stop, done) = (&registry, &stop, &done);
                 scope.spawn(move || {
                     let mut version = 0;
                     while !stop.load(Ordering::Relaxed) {
@@ -95,12 +95,19 @@ fn connections_that_are_cut_are_not_noticed() {
                         let target = format!("/api/v1/artifacts/model-{worker}/{version}");
                         registry.request("POST", &target, &[], target.as_bytes()).expect(201);
                         assert_eq!(registry.get(&target).expect(200).body, target.as_bytes());
+                        done.fetch_add(1, Ordering::Relaxed);
                     }
                     version
                 })
             })
             .collect();
-        let ended: u32 = (0..20).map(|_| server.run("postgres", &cut).parse::<u32>().unwrap()).sum();
+        let mut ended = 0;
+        for _ in 0..20 {
+            ended += server.run("postgres", &cut).parse::<u32>().unwrap();
+            // Until they have gone on; what is cut time and again must fail in the end.
+            let before = done.load(Ordering::Relaxed);
+            eventually("pushes go on", || (done.load(Ordering::Relaxed) >= before + 4).then_some(()));
+        }
         stop.store(true, Ordering::Relaxed);
         assert!(ended > 10, "only {ended} connections were cut");
         for push in pushes {

@@ -4,8 +4,3 @@ pub mod blob;
 pub mod clock;
 pub mod entropy;
 pub mod sql;
-
-/// A Postgres server for the tests of what is private here.
-#[cfg(test)]
-#[path = "../tests/support/server.rs"]
-mod test_server;

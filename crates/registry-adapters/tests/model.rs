@@ -429,7 +429,7 @@ fn sqlite_and_the_model_say_the_same() {
 
 #[test]
 fn postgres_and_the_model_say_the_same() {
-    let Some(server) = support::postgres::server("the stories told to Postgres") else { return };
+    let Some(server) = registry_test_postgres::server("the stories told to Postgres") else { return };
     tell_stories(48, async || {
         let database = server.copy(support::migrate);
         (support::open(&database.url()).await.unwrap(), Box::new(database))

@@ -14,9 +14,9 @@ use registry_core::ports::metadata::{JobStore, ManifestStore, Metadata, NameRang
 use registry_core::registry::{RegistryId, Repository};
 use registry_core::testing::memory::MemoryMetadata;
 use registry_core::testing::metadata_suite::Subject;
+use registry_test_postgres::{Database, Postgres};
 
-use support::postgres::{Database, Postgres};
-use support::{instance, migrate, open};
+use support::{migrate, open};
 
 /// A database of its own, opened twice, as two replicas have it. Where there is no server, the model stands for it, so
 /// that the cases are still compiled and run; what is skipped was said.
@@ -26,8 +26,12 @@ struct Replicas {
     _database: Option<Database>,
 }
 
+async fn instance(database: &Database) -> Arc<SqlMetadata> {
+    Arc::new(open(&database.url()).await.unwrap_or_else(|error| panic!("{}", error.chain())))
+}
+
 fn server() -> Option<&'static Postgres> {
-    support::postgres::server("the metadata store on Postgres")
+    registry_test_postgres::server("the metadata store on Postgres")
 }
 
 impl Replicas {
@@ -189,9 +193,9 @@ async fn connections_that_are_cut_are_not_noticed() {
          WHERE datname = '{}' AND application_name = 'foundry'",
         database.name
     );
-    let stop = Arc::new(AtomicUsize::new(0));
+    let (stop, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let workers = (0..6).map(|worker| {
-        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        let (store, stop, done) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&done));
         tokio::spawn(async move {
             let mut round = 0_u64;
             while stop.load(Ordering::Relaxed) == 0 || round < 50 {
@@ -202,6 +206,7 @@ async fn connections_that_are_cut_are_not_noticed() {
                 let read = store.job_cursor(&job).await;
                 let read = read.unwrap_or_else(|error| panic!("read {round}: {}", error.chain()));
                 assert_eq!(read.as_deref(), Some(cursor.as_str()));
+                done.fetch_add(1, Ordering::Relaxed);
             }
             round
         })
@@ -210,8 +215,12 @@ async fn connections_that_are_cut_are_not_noticed() {
     let cuts = async {
         let mut ended = 0;
         for _ in 0..15 {
-            let database: &Database = &database;
             ended += tokio::task::block_in_place(|| database.run(&cut)).parse::<u32>().unwrap();
+            // Until they have gone on; what is cut time and again must fail in the end.
+            let before = done.load(Ordering::Relaxed);
+            while done.load(Ordering::Relaxed) < before + 12 {
+                tokio::task::yield_now().await;
+            }
         }
         stop.store(1, Ordering::Relaxed);
         ended

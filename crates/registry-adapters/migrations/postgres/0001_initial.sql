@@ -63,7 +63,7 @@ CREATE TABLE repository_blobs (
 );
 CREATE INDEX repository_blobs_due ON repository_blobs (leased_until, repository_id, digest)
     WHERE leased_until IS NOT NULL;
-CREATE INDEX repository_blobs_of_blob ON repository_blobs (digest);
+CREATE INDEX repository_blobs_of_blob ON repository_blobs (digest, repository_id);
 
 CREATE TABLE manifests (
     id            BIGINT           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

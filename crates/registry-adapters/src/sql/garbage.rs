@@ -125,12 +125,11 @@ impl GarbageStore for SqlMetadata {
              CROSS JOIN blobs b
              WHERE b.digest = c.digest
                AND NOT EXISTS (SELECT 1 FROM files f WHERE f.digest = b.digest)
-               AND NOT EXISTS (
-                   SELECT 1 FROM repository_blobs m
-                   WHERE m.digest = b.digest
-                     AND (m.leased_until IS NULL OR m.leased_until > $1
-                          OR EXISTS (SELECT 1 FROM manifest_references f
-                                     WHERE f.repository_id = m.repository_id AND f.digest = m.digest)))");
+               AND NOT EXISTS (SELECT 1 FROM repository_blobs m
+                               WHERE m.digest = b.digest AND (m.leased_until IS NULL OR m.leased_until > $1))
+               AND NOT EXISTS (SELECT 1 FROM repository_blobs m CROSS JOIN manifest_references f
+                               WHERE m.digest = b.digest
+                                 AND f.repository_id = m.repository_id AND f.digest = m.digest)");
         let preview = self
             .database
             .fetch_optional("looking for garbage", statement.bind(due), |row| {

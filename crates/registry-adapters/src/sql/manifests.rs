@@ -102,8 +102,8 @@ async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp))
     if !named.is_empty() {
         // A review that holds one of them is waited for, and one that comes later passes it over.
         let lock = on_postgres(
-            "SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = ANY ($2)
-             ORDER BY digest FOR KEY SHARE",
+            "SELECT 1 FROM unnest($2) n (value) CROSS JOIN LATERAL
+                 (SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = n.value FOR KEY SHARE) locked",
         );
         connection.lock(lock.bind(row.id).bind(list(&named))).await?;
     }
@@ -188,15 +188,19 @@ async fn delete(
     };
     let (repository_id, manifest_id) = (row.get::<i64>("repository_id")?, row.get::<i64>("id")?);
     let lock = on_postgres(
-        "SELECT 1 FROM repository_blobs
-         WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifest_references WHERE manifest_id = $2)
-         ORDER BY digest FOR NO KEY UPDATE",
+        "SELECT 1 FROM (SELECT digest FROM manifest_references WHERE manifest_id = $2 ORDER BY digest) f
+         CROSS JOIN LATERAL
+             (SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = f.digest FOR NO KEY UPDATE) locked",
     );
     connection.lock(lock.bind(repository_id).bind(manifest_id)).await?;
     // A comparison with NULL is not true, so a reviewed membership gets the lease.
-    let lease =
-        sql("UPDATE repository_blobs SET leased_until = CASE WHEN leased_until > $3 THEN leased_until ELSE $3 END
-         WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifest_references WHERE manifest_id = $2)");
+    let lease = sql(dialects!(
+        "UPDATE repository_blobs SET leased_until = CASE WHEN leased_until > $3 THEN leased_until ELSE $3 END
+         WHERE repository_id = $1 AND digest ",
+        ["IN" | "= ANY (ARRAY"],
+        " (SELECT digest FROM manifest_references WHERE manifest_id = $2)",
+        ["" | ")"]
+    ));
     connection.execute(lease.bind(repository_id).bind(manifest_id).bind(*lease_until)).await?;
     let untag = sql("DELETE FROM tags WHERE repository_id = $1 AND digest = $2");
     connection.execute(untag.bind(repository_id).bind(digest)).await?;

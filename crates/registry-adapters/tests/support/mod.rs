@@ -1,13 +1,7 @@
 //! A Postgres server for the tests of this crate.
 
-mod server;
-
-use std::sync::Arc;
-
 use registry_adapters::sql::{PostgresOptions, PostgresServer, SqlMetadata};
 use registry_core::error::StoreError;
-
-pub use self::server::postgres;
 
 /// Opens a database as a replica does.
 pub async fn open(url: &str) -> Result<SqlMetadata, StoreError> {
@@ -22,9 +16,4 @@ pub fn migrate(url: &str) {
         runtime.block_on(async { open(&url).await.unwrap_or_else(|error| panic!("{}", error.chain())).close().await });
     });
     migrated.join().expect("it can be migrated");
-}
-
-/// An open database that is closed by dropping the test's runtime, and then dropped.
-pub async fn instance(database: &postgres::Database) -> Arc<SqlMetadata> {
-    Arc::new(open(&database.url()).await.unwrap_or_else(|error| panic!("{}", error.chain())))
 }

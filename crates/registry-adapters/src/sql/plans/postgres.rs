@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use registry_core::ports::metadata::Metadata;
 use registry_core::testing::metadata_suite::Subject;
+use registry_test_postgres::{self as postgres, Database};
 
 use super::made;
 use crate::sql::database::Decision;
 use crate::sql::postgres::{PostgresOptions, PostgresServer};
 use crate::sql::statement::on_postgres;
 use crate::sql::SqlMetadata;
-use crate::test_server::postgres::{self, Database};
 
 /// The steps that visit more than one key's rows, and why each may: how the statement begins, and the step.
 const PERMITTED: [(&str, &str, &str); 0] = [];
@@ -181,7 +181,7 @@ impl Watched {
             Box::pin(async move {
                 let mut lines = Vec::new();
                 for statement in statements {
-                    for row in connection.fetch_all(on_postgres(statement)).await? {
+                    for row in connection.fetch_all(on_postgres(*statement)).await? {
                         lines.push(row.get::<String>("QUERY PLAN")?);
                     }
                 }

@@ -69,12 +69,15 @@ pub(super) struct Connector {
 /// What every session is told, besides its time-outs. The statements are written for one plan each, which is right whatever
 /// there is in the tables: their joins go in the order of the text, from few rows to those that belong to them, each
 /// step through an index. Statistics, of which a new registry has none, must not lead the planner to another.
-const PLANNING: [(&str, &str); 6] = [
+const PLANNING: [(&str, &str); 8] = [
     ("join_collapse_limit", "1"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("enable_material", "off"),
+    // But not the sorting of what is in order already, save for the last column.
+    ("enable_sort", "off"),
     // It would compile any plan to which one of these applies.
     ("jit", "off"),
 ];
@@ -100,7 +103,7 @@ impl Connector {
 
     /// A connection for intentions and reads. A server that is starting, or that refuses connections, is waited for.
     pub(super) async fn connect(&self) -> sqlx::Result<PostgresConnection> {
-        let mut inner = self.connect_without_limits().await?;
+        let mut inner = self.reach(&self.options).await?;
         // One message for all. What is acknowledged is durable, whatever the server's default is: `off` becomes `on`, and
         // what waits for standbys stays.
         let mut text = "SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN
@@ -117,13 +120,17 @@ impl Connector {
         Ok(PostgresConnection { inner, patience: self.statement_timeout + GRACE })
     }
 
-    /// A connection that waits for ever for locks and statements, for migrations.
+    /// A connection for migrations: it waits for ever for locks and statements.
     pub(super) async fn connect_without_limits(&self) -> sqlx::Result<PgConnection> {
+        self.reach(&self.options.clone().application_name("foundry migrations")).await
+    }
+
+    async fn reach(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
         let deadline = tokio::time::Instant::now() + self.acquire_timeout;
         let mut pause = Duration::from_millis(10);
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match within(left, PgConnection::connect_with(&self.options)).await {
+            match within(left, PgConnection::connect_with(options)).await {
                 Err(error) if may_come(&error) && left > pause => {}
                 outcome => return outcome,
             }

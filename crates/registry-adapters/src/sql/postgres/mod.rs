@@ -29,8 +29,9 @@ use super::schema::OpenFailure;
 use super::statement::Connection;
 use crate::clock::DatabaseClock;
 
-/// How often a read is tried when its connection turns out to be lost: the second time on a new one.
-const READ_ATTEMPTS: usize = 2;
+/// How often a read is tried when its connection turns out to be lost: again on a new one, which may be lost as well while
+/// a server goes down.
+const READ_ATTEMPTS: usize = 3;
 
 /// An open database.
 #[derive(Debug)]

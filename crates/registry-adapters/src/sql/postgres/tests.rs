@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join;
 use registry_core::error::StoreErrorKind;
+use registry_test_postgres::{self as postgres, Database as TestDatabase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
@@ -12,7 +13,6 @@ use tokio::sync::Barrier;
 use super::*;
 use crate::sql::database::Database;
 use crate::sql::statement::{on_postgres, sql};
-use crate::test_server::postgres::{self, Database as TestDatabase};
 
 type StoreResult<T> = std::result::Result<T, StoreError>;
 
@@ -173,7 +173,7 @@ async fn a_connection_that_is_lost_in_the_middle_is_replaced() {
 async fn a_replica_that_stands_still_in_a_transaction_loses_it_and_begins_anew() {
     let Some(place) = fresh() else { return };
     let other = open(&place).await;
-    let idle_in_transaction_timeout = std::time::Duration::from_millis(50);
+    let idle_in_transaction_timeout = std::time::Duration::from_millis(300);
     let options = PostgresOptions { idle_in_transaction_timeout, ..PostgresOptions::default() };
     let stopped = open_with(&place.url(), options).await;
     let runs = Arc::new(AtomicUsize::new(0));

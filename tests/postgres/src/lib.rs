@@ -1,6 +1,6 @@
 //! A Postgres server for tests: the one that `FOUNDRY_POSTGRES_URL` names, or one of its own, made by Debian's programs.
 //!
-//! The adapters' tests include this file too.
+//! A crate of its own, because the adapters' tests and the end-to-end tests need it, and neither may know the other.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::tools::skip;
+/// Set by the full run: then nothing is skipped.
+const REQUIRE_ALL: &str = "FOUNDRY_REQUIRE_ALL";
 
 /// Names a server to be used, by the URL of its superuser: `postgres://user:password@host:port/postgres`.
 pub const URL: &str = "FOUNDRY_POSTGRES_URL";
@@ -81,6 +82,12 @@ pub fn server(what: &str) -> Option<&'static Postgres> {
         _ => Postgres::start().map_err(|why| skip(what, &why)).ok(),
     });
     made.as_ref()
+}
+
+/// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
+fn skip(what: &str, why: &str) {
+    assert!(std::env::var_os(REQUIRE_ALL).is_none(), "{what} must not be skipped in the full run: {why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
 }
 
 /// Where the server's programs are: in `PATH`, or where Debian puts them, the newest first.
