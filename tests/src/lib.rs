@@ -15,6 +15,8 @@ pub mod store_proxy;
 pub mod tools;
 pub mod wait;
 
+pub use registry_test_postgres as postgres;
+
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
 pub use process::Process;

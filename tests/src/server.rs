@@ -12,10 +12,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::http::{Answer, Connection};
+use crate::postgres::{self, Database};
 use crate::s3::S3;
 
 /// The token that every test server knows, with every permission.
 pub const ADMIN: &str = "test-admin-token";
+
+/// Set to `postgres`: every server of [`ServerBuilder`] keeps its metadata in a Postgres database of its own, so that the
+/// suites run over Postgres and files.
+pub const METADATA: &str = "FOUNDRY_TEST_METADATA";
 
 /// How long a server may take to start; it takes a fraction of a second.
 const START: Duration = Duration::from_secs(60);
@@ -30,6 +35,10 @@ pub struct ServerBuilder {
     config: String,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    /// The URL of its metadata, if that is in Postgres.
+    database_url: Option<String>,
+    /// Dropped after the last server that uses it.
+    database: Option<Arc<Database>>,
 }
 
 /// A running server. Dropping it kills it; its folder goes with the last one that uses it.
@@ -83,8 +92,19 @@ impl ServerBuilder {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let data = folder.path().join("data");
-        let (config, environment, wrapper) = Default::default();
-        let builder = Self { folder: Arc::new(folder), data, config, environment, wrapper };
+        let mut builder = Self {
+            folder: Arc::new(folder),
+            data,
+            config: String::new(),
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            database_url: None,
+            database: None,
+        };
+        if std::env::var(METADATA).is_ok_and(|metadata| metadata == "postgres") {
+            let server = postgres::server("servers on Postgres");
+            builder = builder.database(server.expect("the tests were told to run on Postgres").database());
+        }
         match std::env::var(TEST_BLOBS).as_deref() {
             Ok("s3") => {
                 let s3 = S3::shared("every test").expect("blobs cannot be in a bucket without an S3 server");
@@ -92,6 +112,22 @@ impl ServerBuilder {
             }
             _ => builder,
         }
+    }
+
+    /// Keep the metadata in this Postgres database, which is dropped with the last server that uses it.
+    #[must_use]
+    pub fn database(mut self, database: Database) -> Self {
+        self.database_url = Some(database.url());
+        self.database = Some(Arc::new(database));
+        self
+    }
+
+    /// Keep the metadata in the Postgres database that this URL names.
+    #[must_use]
+    pub fn postgres(mut self, url: &str) -> Self {
+        self.database_url = Some(url.to_owned());
+        self.database = None;
+        self
     }
 
     /// Keep blobs in a bucket, reached by `endpoint`, in a folder of its own.
@@ -173,6 +209,8 @@ impl ServerBuilder {
             self.data.display(),
             self.config
         );
+        let database = self.database_url.as_ref().map(|url| format!("database:\n  url: {url}\n"));
+        let text = text + &database.unwrap_or_default();
         fs::write(&config, text).expect("the configuration can be written");
         let mut command = match self.wrapper.split_first() {
             Some((program, arguments)) => {
@@ -367,6 +405,8 @@ impl Server {
             config: self.builder.config.clone(),
             environment,
             wrapper: Vec::new(),
+            database_url: self.builder.database_url.clone(),
+            database: self.builder.database.clone(),
         }
     }
 }

@@ -1,5 +1,8 @@
-//! SQLite and the in-memory model are told the same random stories and must always say the same.
+//! The databases and the in-memory model are told the same random stories and must always say the same.
 
+mod support;
+
+use std::any::Any;
 use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
@@ -381,10 +384,7 @@ async fn content(store: &dyn Metadata) -> Vec<String> {
     lines
 }
 
-async fn compare(story: &[Step]) -> Result<(), TestCaseError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metadata.sqlite");
-    let database = SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap();
+async fn compare(database: &SqlMetadata, story: &[Step]) -> Result<(), TestCaseError> {
     let model = MemoryMetadata::default();
     // Every story begins with the registries that nearly every intention needs.
     let beginning = [(0, [0; 4]), (0, [1, 0, 0, 0]), (0, [2, 0, 0, 0])];
@@ -393,21 +393,45 @@ async fn compare(story: &[Step]) -> Result<(), TestCaseError> {
         seconds += u64::from(step.1[3] % 16);
         let known = Knowledge::of(&model, number, seconds, step.1[0]).await;
         let expected = tell(&model, *step, &known).await;
-        let actual = tell(&database, *step, &known).await;
+        let actual = tell(database, *step, &known).await;
         prop_assert_eq!(actual, expected, "step {} {:?} at {}", number, step, seconds);
     }
-    for (actual, expected) in content(&database).await.into_iter().zip(content(&model).await) {
+    for (actual, expected) in content(database).await.into_iter().zip(content(&model).await) {
         prop_assert_eq!(actual, expected);
     }
     database.close().await;
     Ok(())
 }
 
-#[test]
-fn the_database_and_the_model_say_the_same() {
+/// Tells stories to databases that `open` opens, each of which is empty.
+fn tell_stories(cases: u32, open: impl AsyncFn() -> (SqlMetadata, Box<dyn Any>)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Config { cases: 96, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let story = vec((0..INTENTIONS, any::<[u8; 4]>()), 1..150);
-    runner.run(&story, |story| runtime.block_on(compare(&story))).unwrap();
+    let compared = runner.run(&story, |story| {
+        runtime.block_on(async {
+            let (database, _place) = open().await;
+            compare(&database, &story).await
+        })
+    });
+    compared.unwrap();
+}
+
+#[test]
+fn sqlite_and_the_model_say_the_same() {
+    tell_stories(96, async || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metadata.sqlite");
+        (SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap(), Box::new(folder))
+    });
+}
+
+#[test]
+fn postgres_and_the_model_say_the_same() {
+    let Some(server) = registry_test_postgres::server("the stories told to Postgres") else { return };
+    tell_stories(48, async || {
+        let database = server.copy(support::migrate);
+        (support::open(&database.url()).await.unwrap(), Box::new(database))
+    });
 }

@@ -13,6 +13,7 @@ use registry_core::error::StoreError;
 
 use crate::compose::{Composition, METADATA_FILE};
 use crate::config::Configuration;
+use crate::config::backend::{self, MetadataBackend};
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,9 @@ pub enum CommandError {
 /// registry because of a mistyped folder.
 async fn open_existing(configuration: &Configuration) -> Result<Composition, CommandError> {
     let folder = &configuration.storage.data_dir;
-    if !folder.join(METADATA_FILE).exists() {
+    // A Postgres database has a name of its own, and is not made when it is missing.
+    let in_folder = backend::metadata(configuration) == MetadataBackend::Sqlite;
+    if in_folder && !folder.join(METADATA_FILE).exists() {
         return Err(CommandError::NoData(folder.clone()));
     }
     Ok(Composition::open(configuration).await?)

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
 use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
-use registry_adapters::clock::SystemClock;
 use registry_adapters::entropy::OsEntropy;
-use registry_adapters::sql::{SqlMetadata, SqliteOptions};
+use registry_adapters::sql::{PostgresOptions, PostgresParts, PostgresServer, SqlMetadata, SqliteOptions, TlsMode};
 use registry_core::error::StoreError;
 use registry_core::names::RegistryName;
 use registry_core::ports::blob_store::BlobStore;
@@ -19,8 +18,8 @@ use registry_core::services::{ConfiguredToken, Ports, PreparedRegistry, Services
 use registry_http::limits::Limits;
 use registry_http::origin::{InvalidOrigin, OriginPolicy};
 
-use crate::config::backend::{self, BlobBackend};
-use crate::config::{Configuration, RegistryConfiguration};
+use crate::config::backend::{self, BlobBackend, MetadataBackend};
+use crate::config::{Configuration, Database, RegistryConfiguration, SslMode};
 use crate::data_folder::{self, DataFolderError};
 
 /// The file of the metadata below the data folder.
@@ -62,10 +61,10 @@ impl Composition {
     pub async fn open(configuration: &Configuration) -> Result<Self, ComposeError> {
         let folder = &configuration.storage.data_dir;
         data_folder::prepare(folder)?;
-        let metadata = Arc::new(open_metadata(&folder.join(METADATA_FILE)).await?);
+        let metadata = Arc::new(metadata(configuration).await?);
         let blobs = blobs(configuration)?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = metadata.clock();
         let ports = Ports {
             metadata: Arc::<SqlMetadata>::clone(&metadata),
             blobs: Arc::clone(&blobs),
@@ -80,6 +79,49 @@ impl Composition {
     /// Finishes what was begun and lets go of the stores.
     pub async fn close(&self) {
         self.metadata.close().await;
+    }
+}
+
+/// Opens the metadata store that the configuration chooses.
+async fn metadata(configuration: &Configuration) -> Result<SqlMetadata, StoreError> {
+    match backend::metadata(configuration) {
+        MetadataBackend::Sqlite => open_metadata(&configuration.storage.data_dir.join(METADATA_FILE)).await,
+        MetadataBackend::Postgres => {
+            let database = &configuration.database;
+            SqlMetadata::open_postgres(postgres_server(database)?, postgres_options(database)).await
+        }
+    }
+}
+
+fn postgres_server(database: &Database) -> Result<PostgresServer, StoreError> {
+    let Database { url, host, port, user, password, name, sslmode, .. } = database;
+    if let Some(url) = url {
+        return PostgresServer::from_url(&url.0);
+    }
+    Ok(PostgresServer::from_parts(&PostgresParts {
+        host,
+        port: *port,
+        user,
+        password: &password.0,
+        database: name,
+        tls: match sslmode {
+            SslMode::Disable => TlsMode::Disable,
+            // Encrypted only where the server insists: encrypted where it can is no less.
+            SslMode::Allow | SslMode::Prefer => TlsMode::Prefer,
+            SslMode::Require => TlsMode::Require,
+            SslMode::VerifyCa => TlsMode::VerifyCa,
+            SslMode::VerifyFull => TlsMode::VerifyFull,
+        },
+    }))
+}
+
+fn postgres_options(database: &Database) -> PostgresOptions {
+    PostgresOptions {
+        connections: database.max_connections,
+        acquire_timeout: database.acquire_timeout.0,
+        statement_timeout: database.statement_timeout.0,
+        timezone: database.timezone.clone(),
+        ..PostgresOptions::default()
     }
 }
 

@@ -127,6 +127,11 @@ section! {
         name: String,
         sslmode: SslMode,
         timezone: String,
+        max_connections: u32,
+        acquire_timeout: HumanDuration,
+        statement_timeout: HumanDuration,
+        #[serde(skip)]
+        chosen: bool,
     }
 }
 
@@ -289,7 +294,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
     let configuration = figment.extract::<Configuration>().map_err(|error| {
         ConfigurationError::Problems(error.into_iter().map(|error| Problem::from_figment(&error)).collect())
     })?;
-    let loaded = Loaded { configuration, file, figment };
+    let mut loaded = Loaded { configuration, file, figment };
+    loaded.configuration.database.chosen = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
     let problems = contradictions::find(&loaded);
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigurationError::Problems(problems)) }
 }

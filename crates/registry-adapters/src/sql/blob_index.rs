@@ -15,7 +15,7 @@ use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::garbage::add_candidate;
 use super::registries::{ensure_repository, find_repository};
-use super::statement::{Connection, Row, Statement, sql};
+use super::statement::{Connection, Row, Statement, on_postgres, sql};
 
 /// A blob as a repository has it.
 struct Membership {
@@ -108,6 +108,9 @@ async fn delete(
     let Some(row) = find_repository(connection, repository.registry, &repository.name).await? else {
         return Ok(Decision::Commit(DeleteBlob::Unknown));
     };
+    // A manifest that is being stored holds the row; whether it names the blob shows to a statement after that.
+    let lock = on_postgres("SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = $2 FOR UPDATE");
+    connection.lock(lock.bind(row.id).bind(digest)).await?;
     let delete = sql("DELETE FROM repository_blobs WHERE repository_id = $1 AND digest = $2
            AND NOT EXISTS (SELECT 1 FROM manifest_references f WHERE f.repository_id = $1 AND f.digest = $2)");
     if connection.execute(delete.bind(row.id).bind(digest)).await? == 0 {

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use registry_core::error::StoreError;
 
 use super::error::{Failure, Result};
+use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use super::statement::{Connection, Row, Statement};
 
@@ -20,17 +21,19 @@ pub(super) enum Decision<T> {
 #[derive(Debug)]
 pub(super) enum Database {
     Sqlite(SqliteDatabase),
+    Postgres(PostgresDatabase),
 }
 
 impl Database {
-    /// Reads on a connection of its own, outside any transaction.
+    /// Reads on a connection of its own, outside any transaction. `run` is called again when the connection was lost.
     pub(super) async fn read<T>(
         &self,
         context: &'static str,
-        run: impl for<'a> FnOnce(&'a mut Connection) -> BoxFuture<'a, Result<T>>,
+        run: impl for<'a> Fn(&'a mut Connection) -> BoxFuture<'a, Result<T>>,
     ) -> std::result::Result<T, StoreError> {
         let outcome = match self {
             Database::Sqlite(database) => database.read(run).await,
+            Database::Postgres(database) => database.read(run).await,
         };
         outcome.map_err(|failure| failure.while_doing(context))
     }
@@ -42,7 +45,15 @@ impl Database {
         statement: Statement,
         decode: impl FnOnce(Row) -> Result<T>,
     ) -> std::result::Result<Option<T>, StoreError> {
-        let row = self.read(context, |connection| Box::pin(connection.fetch_optional(statement))).await?;
+        let row = match self {
+            Database::Sqlite(database) => {
+                database.read(|connection| Box::pin(connection.fetch_optional(statement))).await
+            }
+            Database::Postgres(database) => {
+                database.read(|connection| Box::pin(connection.fetch_optional(statement.clone()))).await
+            }
+        };
+        let row = row.map_err(|failure| failure.while_doing(context))?;
         row.map(decode).transpose().map_err(|failure| failure.while_doing(context))
     }
 
@@ -53,7 +64,13 @@ impl Database {
         statement: Statement,
         decode: impl Fn(Row) -> Result<T>,
     ) -> std::result::Result<Vec<T>, StoreError> {
-        let rows = self.read(context, |connection| Box::pin(connection.fetch_all(statement))).await?;
+        let rows = match self {
+            Database::Sqlite(database) => database.read(|connection| Box::pin(connection.fetch_all(statement))).await,
+            Database::Postgres(database) => {
+                database.read(|connection| Box::pin(connection.fetch_all(statement.clone()))).await
+            }
+        };
+        let rows = rows.map_err(|failure| failure.while_doing(context))?;
         rows.into_iter().map(decode).collect::<Result<_>>().map_err(|failure| failure.while_doing(context))
     }
 
@@ -74,6 +91,7 @@ impl Database {
     {
         let outcome = match self {
             Database::Sqlite(database) => database.write(input, run).await,
+            Database::Postgres(database) => database.write(input, run).await,
         };
         outcome.map_err(|failure: Failure| failure.while_doing(context))
     }

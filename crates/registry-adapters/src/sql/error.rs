@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use registry_core::error::{StoreError, StoreErrorKind};
+use sqlx::postgres::PgDatabaseError;
 
 /// A failure inside an intention; it becomes a [`StoreError`] where what was being done is known.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +47,17 @@ impl Failure {
 
 fn kind_of(error: &sqlx::Error) -> StoreErrorKind {
     match error {
-        sqlx::Error::Database(error) => error.code().and_then(sqlite_kind).unwrap_or(StoreErrorKind::Other),
+        sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
+            Some(error) => postgres_kind(error.code()),
+            None => error.code().and_then(sqlite_kind).unwrap_or(StoreErrorKind::Other),
+        },
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => StoreErrorKind::Full,
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            StoreErrorKind::Unavailable
-        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed => StoreErrorKind::Unavailable,
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
             StoreErrorKind::Corrupt
         }
@@ -71,6 +78,55 @@ fn sqlite_kind(code: Cow<'_, str>) -> Option<StoreErrorKind> {
         (_, 11 | 26) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Other,
     })
+}
+
+/// The kind of a SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn postgres_kind(code: &str) -> StoreErrorKind {
+    match code {
+        // disk_full
+        "53100" => StoreErrorKind::Full,
+        // data_corrupted, index_corrupted
+        "XX001" | "XX002" => StoreErrorKind::Corrupt,
+        // read_only_sql_transaction: this is a standby now. serialization_failure and deadlock_detected, time and again.
+        // lock_not_available and the time-outs of transactions: too much is going on.
+        "25006" | "40001" | "40P01" | "55P03" | "25P02" | "25P03" | "25P04" => StoreErrorKind::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention (query_canceled too), system errors.
+        _ if ["08", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default()) => StoreErrorKind::Unavailable,
+        _ => StoreErrorKind::Other,
+    }
+}
+
+/// What the database says of an intention that others were in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// The connection is gone, or of no use any more.
+    Lost,
+    /// Somebody else committed, or waited, at the wrong moment: a serialisation failure, a deadlock, or a row that came
+    /// or went after it was looked for, as a unique or a foreign key has noticed. The same again will find it.
+    Raced,
+}
+
+/// The obstacle that a failure tells of, if it is one.
+pub(super) fn obstacle(failure: &Failure) -> Option<Obstacle> {
+    let Failure::Database(error) = failure else { return None };
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            Some(Obstacle::Lost)
+        }
+        sqlx::Error::Database(error) => obstacle_of_code(error.try_downcast_ref::<PgDatabaseError>()?.code()),
+        _ => None,
+    }
+}
+
+fn obstacle_of_code(code: &str) -> Option<Obstacle> {
+    match code {
+        "40001" | "40P01" | "23503" | "23505" => Some(Obstacle::Raced),
+        // The server ended the connection (admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
+        // idle_session_timeout, the time-outs of transactions), or has become a standby.
+        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "25006" => Some(Obstacle::Lost),
+        _ if code.starts_with("08") => Some(Obstacle::Lost),
+        _ => None,
+    }
 }
 
 /// Whether another process holds the lock that was waited for (SQLITE_BUSY).
@@ -101,6 +157,33 @@ mod tests {
         }
         assert_eq!(sqlite_kind("40001".into()), Some(StoreErrorKind::Other));
         assert_eq!(sqlite_kind("no number".into()), None);
+    }
+
+    #[test]
+    fn states_have_kinds_and_say_whether_to_try_again() {
+        use StoreErrorKind::{Corrupt, Full, Other, Unavailable};
+        for (code, kind, again) in [
+            ("53100", Full, None),
+            ("XX001", Corrupt, None),
+            ("40001", Unavailable, Some(Obstacle::Raced)),
+            ("40P01", Unavailable, Some(Obstacle::Raced)),
+            ("23503", Other, Some(Obstacle::Raced)),
+            ("23505", Other, Some(Obstacle::Raced)),
+            ("57P01", Unavailable, Some(Obstacle::Lost)),
+            ("57P03", Unavailable, Some(Obstacle::Lost)),
+            ("08006", Unavailable, Some(Obstacle::Lost)),
+            ("25006", Unavailable, Some(Obstacle::Lost)),
+            ("25P03", Unavailable, Some(Obstacle::Lost)),
+            // The statement took too long, or its lock: again would take as long.
+            ("57014", Unavailable, None),
+            ("55P03", Unavailable, None),
+            ("53300", Unavailable, None),
+            ("23502", Other, None),
+            ("42P01", Other, None),
+            ("", Other, None),
+        ] {
+            assert_eq!((postgres_kind(code), obstacle_of_code(code)), (kind, again), "{code}");
+        }
     }
 
     #[test]

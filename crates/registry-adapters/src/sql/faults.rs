@@ -51,8 +51,9 @@ pub(super) async fn review_unlocked(
     limit: usize,
 ) -> Result<ReviewBatch, StoreError> {
     let look = sql("SELECT m.repository_id, m.digest,
-                EXISTS (SELECT 1 FROM manifest_references f
-                        WHERE f.repository_id = m.repository_id AND f.digest = m.digest) AS is_named
+                CAST(CASE WHEN EXISTS (SELECT 1 FROM manifest_references f
+                                       WHERE f.repository_id = m.repository_id AND f.digest = m.digest)
+                          THEN 1 ELSE 0 END AS BIGINT) AS is_named
          FROM repository_blobs m WHERE m.leased_until <= $1 ORDER BY m.leased_until LIMIT $2");
     let looked: Looked = metadata
         .database

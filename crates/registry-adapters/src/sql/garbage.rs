@@ -11,7 +11,7 @@ use super::SqlMetadata;
 use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::ledger::doom_object;
-use super::statement::{Connection, Statement, sql};
+use super::statement::{Connection, dialects, list, sql};
 
 /// Notes that a digest lost a membership or a file.
 pub(super) async fn add_candidate(connection: &mut Connection, digest: &Digest) -> SqlResult<()> {
@@ -21,38 +21,63 @@ pub(super) async fn add_candidate(connection: &mut Connection, digest: &Digest) 
     Ok(())
 }
 
-/// Reviews the first `limit` due memberships in the order of their index, as a range of it.
-async fn review(connection: &mut Connection, (due, limit): &(Timestamp, usize)) -> SqlResult<Decision<ReviewBatch>> {
-    let pick = sql("SELECT leased_until, repository_id, digest FROM repository_blobs WHERE leased_until <= $1
-         ORDER BY leased_until, repository_id, digest LIMIT $2");
-    let picked = connection.fetch_all(pick.bind(*due).bind(*limit)).await?;
-    let Some(last) = picked.last() else {
-        return Ok(Decision::Commit(ReviewBatch::default()));
-    };
-    let (leased_until, repository_id) = (last.get::<i64>("leased_until")?, last.get::<i64>("repository_id")?);
-    let digest: String = last.get("digest")?;
-    let up_to_last = |statement: Statement| statement.bind(leased_until).bind(repository_id).bind(&digest);
-
-    let note = sql("INSERT INTO garbage_candidates (digest)
-         SELECT DISTINCT m.digest FROM repository_blobs m
-         WHERE m.leased_until <= $1 AND (m.leased_until, m.repository_id, m.digest) <= ($1, $2, $3)
-           AND NOT EXISTS (SELECT 1 FROM manifest_references f
-                           WHERE f.repository_id = m.repository_id AND f.digest = m.digest)
-         ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest");
-    connection.execute(up_to_last(note)).await?;
-    let drop = sql("DELETE FROM repository_blobs
-         WHERE leased_until <= $1 AND (leased_until, repository_id, digest) <= ($1, $2, $3)
-           AND NOT EXISTS (SELECT 1 FROM manifest_references f
-                           WHERE f.repository_id = repository_blobs.repository_id
-                             AND f.digest = repository_blobs.digest)");
-    let dropped = connection.execute(up_to_last(drop)).await?;
-    let keep = sql("UPDATE repository_blobs SET leased_until = NULL
-         WHERE leased_until <= $1 AND (leased_until, repository_id, digest) <= ($1, $2, $3)");
-    connection.execute(up_to_last(keep)).await?;
-    let reviewed = u64::try_from(picked.len()).unwrap_or(u64::MAX);
-    Ok(Decision::Commit(ReviewBatch { reviewed, dropped }))
+/// The due memberships that a review takes, in the order of their index. On Postgres they are locked from then on; what
+/// a manifest that is being stored holds, or another review has taken, is passed over.
+async fn take_due(connection: &mut Connection, due: Timestamp, limit: usize) -> SqlResult<Vec<(i64, String)>> {
+    let pick = sql(dialects!(
+        "SELECT repository_id, digest FROM repository_blobs WHERE leased_until <= $1
+         ORDER BY leased_until, repository_id, digest LIMIT $2",
+        ["" | " FOR UPDATE SKIP LOCKED"]
+    ));
+    let rows = connection.fetch_all(pick.bind(due).bind(limit)).await?;
+    rows.iter().map(|row| Ok((row.get("repository_id")?, row.get("digest")?))).collect()
 }
 
+/// Reviews the first `limit` due memberships. They are taken by one statement and looked at by later ones, which so see
+/// every manifest that was stored before they were taken.
+async fn review(connection: &mut Connection, (due, limit): &(Timestamp, usize)) -> SqlResult<Decision<ReviewBatch>> {
+    let mut taken = take_due(connection, *due, *limit).await?;
+    let reviewed = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+    // By repository, so that few statements do; and by digest, which is the order of the candidates' locks.
+    taken.sort_unstable();
+    let mut dropped = Vec::new();
+    for of_one in taken.chunk_by(|one, other| one.0 == other.0) {
+        let digests = || list(of_one.iter().map(|(_, digest)| digest));
+        let drop = sql(dialects!(
+            "DELETE FROM repository_blobs
+             WHERE repository_id = $1 AND digest ",
+            ["IN (SELECT n.value FROM json_each($2) n)" | "= ANY ($2)"],
+            " AND NOT EXISTS (SELECT 1 FROM manifest_references f
+                              WHERE f.repository_id = $1 AND f.digest = repository_blobs.digest)
+             RETURNING digest"
+        ));
+        for row in connection.fetch_all(drop.bind(of_one[0].0).bind(digests())).await? {
+            dropped.push(row.get::<String>("digest")?);
+        }
+        let keep = sql(dialects!(
+            "UPDATE repository_blobs SET leased_until = NULL
+             WHERE repository_id = $1 AND digest ",
+            ["IN (SELECT n.value FROM json_each($2) n)" | "= ANY ($2)"]
+        ));
+        connection.execute(keep.bind(of_one[0].0).bind(digests())).await?;
+    }
+    let batch = ReviewBatch { reviewed, dropped: u64::try_from(dropped.len()).unwrap_or(u64::MAX) };
+    dropped.sort_unstable();
+    dropped.dedup();
+    if !dropped.is_empty() {
+        let note = sql(dialects!(
+            "INSERT INTO garbage_candidates (digest) SELECT n.value FROM ",
+            ["json_each($1) n" | "unnest($1) n (value)"],
+            " WHERE 1 = 1 ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest"
+        ));
+        connection.execute(note.bind(list(dropped))).await?;
+    }
+    Ok(Decision::Commit(batch))
+}
+
+/// The candidacy ends first: who adds the digest again waits for this, and then does so; or this waits for them, and then
+/// sees what they did. A membership or a file that comes after this has looked is seen by the foreign key, which refuses:
+/// then this runs again, and sees it.
 async fn collect(
     connection: &mut Connection,
     (digest, now): &(Digest, Timestamp),
@@ -100,12 +125,11 @@ impl GarbageStore for SqlMetadata {
              CROSS JOIN blobs b
              WHERE b.digest = c.digest
                AND NOT EXISTS (SELECT 1 FROM files f WHERE f.digest = b.digest)
-               AND NOT EXISTS (
-                   SELECT 1 FROM repository_blobs m
-                   WHERE m.digest = b.digest
-                     AND (m.leased_until IS NULL OR m.leased_until > $1
-                          OR EXISTS (SELECT 1 FROM manifest_references f
-                                     WHERE f.repository_id = m.repository_id AND f.digest = m.digest)))");
+               AND NOT EXISTS (SELECT 1 FROM repository_blobs m
+                               WHERE m.digest = b.digest AND (m.leased_until IS NULL OR m.leased_until > $1))
+               AND NOT EXISTS (SELECT 1 FROM repository_blobs m CROSS JOIN manifest_references f
+                               WHERE m.digest = b.digest
+                                 AND f.repository_id = m.repository_id AND f.digest = m.digest)");
         let preview = self
             .database
             .fetch_optional("looking for garbage", statement.bind(due), |row| {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::digest::Digest;
 use registry_core::error::StoreError;
-use registry_core::names::{Reference, Tag};
+use registry_core::names::{Reference, RepositoryName, Tag};
 use registry_core::ports::metadata::manifests::{
     ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
 };
@@ -16,10 +16,11 @@ use super::SqlMetadata;
 use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::range::{self, Bounds};
-use super::registries::{create_repository, find_repository};
-use super::statement::{Connection, Row, Statement, list, sql};
+use super::registries::{RepositoryRow, create_repository, find_repository};
+use super::statement::{Connection, Row, Statement, Value, dialects, list, on_postgres, parse, sql};
 
-// CROSS JOIN fixes the order in which tables are visited: by name, then by what belongs to it.
+// CROSS JOIN fixes the order in which tables are visited: by name, then by what belongs to it. A list that is in order
+// stands alone, with its repository looked up first: Postgres takes the order of a join from its first table only.
 
 /// The statement that finds a manifest by tag or digest; the columns are the same.
 macro_rules! manifest_by {
@@ -58,8 +59,8 @@ fn read_description(row: &Row) -> SqlResult<ManifestDescription> {
     })
 }
 
-fn read_tag_entry(row: Row) -> SqlResult<TagEntry> {
-    Ok(TagEntry { repository: row.parse("repository")?, tag: row.parse("tag")?, digest: row.parse("digest")? })
+fn read_tag_entry(repository: RepositoryName, row: &Row) -> SqlResult<TagEntry> {
+    Ok(TagEntry { repository, tag: row.parse("tag")?, digest: row.parse("digest")? })
 }
 
 /// What the manifest names that the repository does not have. A child may be there as a manifest or as a blob:
@@ -68,17 +69,21 @@ async fn missing(connection: &mut Connection, repository_id: i64, new: &NewManif
     if new.facts.blobs.is_empty() && new.facts.children.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = sql("SELECT n.value AS digest FROM json_each($2) n
-         WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
+    let statement = sql(dialects!(
+        "SELECT n.value AS digest FROM ",
+        ["json_each($2) n" | "unnest($2) n (value)"],
+        " WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
          UNION ALL
-         SELECT n.value AS digest FROM json_each($3) n
-         WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
-           AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = $1 AND m.digest = n.value)");
+         SELECT n.value AS digest FROM ",
+        ["json_each($3) n" | "unnest($3) n (value)"],
+        " WHERE NOT EXISTS (SELECT 1 FROM repository_blobs b WHERE b.repository_id = $1 AND b.digest = n.value)
+           AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = $1 AND m.digest = n.value)"
+    ));
     let statement = statement.bind(repository_id).bind(digests(&new.facts.blobs)).bind(digests(&new.facts.children));
     connection.fetch_all(statement).await?.iter().map(|row| row.parse("digest")).collect()
 }
 
-fn digests(digests: &[Digest]) -> String {
+fn digests(digests: &[Digest]) -> Value {
     list(digests.iter().map(Digest::as_str))
 }
 
@@ -91,6 +96,17 @@ async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp))
             None => return Ok(Decision::Rollback(PutManifest::NameTaken)),
         },
     };
+    let mut named: Vec<&str> = new.facts.blobs.iter().chain(&new.facts.children).map(Digest::as_str).collect();
+    named.sort_unstable();
+    named.dedup();
+    if !named.is_empty() {
+        // A review that holds one of them is waited for, and one that comes later passes it over.
+        let lock = on_postgres(
+            "SELECT 1 FROM unnest($2) n (value) CROSS JOIN LATERAL
+                 (SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = n.value FOR KEY SHARE) locked",
+        );
+        connection.lock(lock.bind(row.id).bind(list(&named))).await?;
+    }
     if new.references == References::Strict {
         let missing = missing(connection, row.id, new).await?;
         if !missing.is_empty() {
@@ -114,52 +130,85 @@ async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp))
     .bind(&new.content[..]);
     let manifest_id: i64 = connection.fetch_one(insert).await?.get("id")?;
 
-    let mut named: Vec<&str> = new.facts.blobs.iter().chain(&new.facts.children).map(Digest::as_str).collect();
     if !named.is_empty() {
-        named.sort_unstable();
-        named.dedup();
         // A row that is there belongs to this manifest, whose row is locked by the insert above.
-        let refer = sql("INSERT INTO manifest_references (repository_id, digest, manifest_id)
-             SELECT $1, n.value, $2 FROM json_each($3) n WHERE 1 = 1
-             ON CONFLICT (repository_id, digest, manifest_id) DO NOTHING");
+        let refer = sql(dialects!(
+            "INSERT INTO manifest_references (repository_id, digest, manifest_id)
+             SELECT $1, n.value, $2 FROM ",
+            ["json_each($3) n" | "unnest($3) n (value)"],
+            " WHERE 1 = 1 ON CONFLICT (repository_id, digest, manifest_id) DO NOTHING"
+        ));
         connection.execute(refer.bind(row.id).bind(manifest_id).bind(list(named))).await?;
     }
     if !new.tags.is_empty() {
         let mut tags: Vec<&str> = new.tags.iter().map(Tag::as_str).collect();
         tags.sort_unstable();
         tags.dedup();
-        let tag = sql("INSERT INTO tags (repository_id, name, digest, updated_at)
-             SELECT $1, n.value, $2, $3 FROM json_each($4) n WHERE 1 = 1
+        let tag = sql(dialects!(
+            "INSERT INTO tags (repository_id, name, digest, updated_at)
+             SELECT $1, n.value, $2, $3 FROM ",
+            ["json_each($4) n" | "unnest($4) n (value)"],
+            " WHERE 1 = 1
              ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at
-             WHERE tags.digest <> excluded.digest");
+             WHERE tags.digest <> excluded.digest"
+        ));
         connection.execute(tag.bind(row.id).bind(&new.digest).bind(*now).bind(list(tags))).await?;
     }
-    if !row.listed {
-        connection.execute(sql("UPDATE repositories SET listed = 1 WHERE id = $1").bind(row.id)).await?;
-    }
+    list_repository(connection, row).await?;
     Ok(Decision::Commit(PutManifest::Stored))
+}
+
+/// Lists a repository that holds a manifest now.
+async fn list_repository(connection: &mut Connection, row: RepositoryRow) -> SqlResult<()> {
+    if row.listed {
+        if connection.is_alone() {
+            return Ok(());
+        }
+        // Whoever deletes its last manifest but this one holds the row, and may just have unlisted it.
+        let lock = on_postgres("SELECT 1 FROM repositories WHERE id = $1 FOR SHARE");
+        connection.lock(lock.bind(row.id)).await?;
+    }
+    let list = sql("UPDATE repositories SET listed = 1 WHERE id = $1 AND listed = 0");
+    connection.execute(list.bind(row.id)).await?;
+    Ok(())
 }
 
 async fn delete(
     connection: &mut Connection,
     (repository, digest, lease_until): &(Repository, Digest, Timestamp),
 ) -> SqlResult<Decision<bool>> {
-    let find = sql("SELECT m.repository_id, m.id FROM repositories r CROSS JOIN manifests m
-         WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.digest = $3");
+    let find = sql(dialects!(
+        "SELECT m.repository_id, m.id FROM repositories r CROSS JOIN manifests m
+         WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.digest = $3",
+        ["" | " FOR UPDATE OF m"]
+    ));
     let find = find.bind(repository.registry).bind(&repository.name).bind(digest);
     let Some(row) = connection.fetch_optional(find).await? else {
         return Ok(Decision::Commit(false));
     };
     let (repository_id, manifest_id) = (row.get::<i64>("repository_id")?, row.get::<i64>("id")?);
+    let lock = on_postgres(
+        "SELECT 1 FROM (SELECT digest FROM manifest_references WHERE manifest_id = $2 ORDER BY digest) f
+         CROSS JOIN LATERAL
+             (SELECT 1 FROM repository_blobs WHERE repository_id = $1 AND digest = f.digest FOR NO KEY UPDATE) locked",
+    );
+    connection.lock(lock.bind(repository_id).bind(manifest_id)).await?;
     // A comparison with NULL is not true, so a reviewed membership gets the lease.
-    let lease =
-        sql("UPDATE repository_blobs SET leased_until = CASE WHEN leased_until > $3 THEN leased_until ELSE $3 END
-         WHERE repository_id = $1 AND digest IN (SELECT digest FROM manifest_references WHERE manifest_id = $2)");
+    let lease = sql(dialects!(
+        "UPDATE repository_blobs SET leased_until = CASE WHEN leased_until > $3 THEN leased_until ELSE $3 END
+         WHERE repository_id = $1 AND digest ",
+        ["IN" | "= ANY (ARRAY"],
+        " (SELECT digest FROM manifest_references WHERE manifest_id = $2)",
+        ["" | ")"]
+    ));
     connection.execute(lease.bind(repository_id).bind(manifest_id).bind(*lease_until)).await?;
     let untag = sql("DELETE FROM tags WHERE repository_id = $1 AND digest = $2");
     connection.execute(untag.bind(repository_id).bind(digest)).await?;
     // Its references go with it.
     connection.execute(sql("DELETE FROM manifests WHERE id = $1").bind(manifest_id)).await?;
+    // What others store or delete there at the same time shows to a statement after this.
+    let lock = on_postgres("SELECT 1 FROM repositories WHERE id = $1 FOR NO KEY UPDATE");
+    connection.lock(lock.bind(repository_id)).await?;
     let unlist = sql("UPDATE repositories SET listed = 0 WHERE id = $1
            AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = $1)");
     connection.execute(unlist.bind(repository_id)).await?;
@@ -185,27 +234,33 @@ async fn page_of_all_tags(
     if let Some((repository, tag)) = after {
         // The rest of the repository in which the page before ended, if it is among those asked for.
         if Bounds::of(&range).contain(repository) {
-            let rest = sql("SELECT r.name AS repository, t.name AS tag, t.digest
-                 FROM repositories r CROSS JOIN tags t
-                 WHERE r.registry_id = $1 AND r.name = $2 AND t.repository_id = r.id AND t.name > $3
-                 ORDER BY t.name LIMIT $4");
+            let rest = sql("SELECT name AS tag, digest FROM tags
+                 WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
+                   AND name > $3
+                 ORDER BY name LIMIT $4");
             let rest = rest.bind(registry).bind(repository).bind(range::after(Some(tag))).bind(limit);
             for row in connection.fetch_all(rest).await? {
-                entries.push(read_tag_entry(row)?);
+                entries.push(read_tag_entry(parse(repository, "repository")?, &row)?);
             }
         }
         range.after = Some(repository.to_owned());
     }
     if entries.len() < limit {
-        let rest = sql("SELECT r.name AS repository, t.name AS tag, t.digest
-             FROM repositories r CROSS JOIN tags t
-             WHERE r.registry_id = $1 AND r.listed = 1
+        // Of a repository that fills the page, Postgres would otherwise put all tags in order.
+        let rest = sql(dialects!(
+            "SELECT r.name AS repository, t.name AS tag, t.digest
+             FROM repositories r CROSS JOIN ",
+            ["tags t"
+                | "LATERAL (SELECT name, digest, repository_id FROM tags
+                            WHERE repository_id = r.id ORDER BY name LIMIT $6) t"],
+            " WHERE r.registry_id = $1 AND r.listed = 1
                AND r.name >= $2 AND (r.name > $2 OR $3 = 1) AND r.name <= $4 AND (r.name < $4 OR $5 = 1)
                AND t.repository_id = r.id
-             ORDER BY r.name, t.name LIMIT $6");
+             ORDER BY r.name, t.name LIMIT $6"
+        ));
         let rest = Bounds::of(&range).bind_to(rest.bind(registry)).bind(limit - entries.len());
         for row in connection.fetch_all(rest).await? {
-            entries.push(read_tag_entry(row)?);
+            entries.push(read_tag_entry(row.parse("repository")?, &row)?);
         }
     }
     Ok(entries)
@@ -219,15 +274,14 @@ fn referrers_page(
     limit: usize,
 ) -> Statement {
     let statement = match artifact_type {
-        None => sql("SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations
-             FROM repositories r CROSS JOIN manifests m
-             WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.subject = $3 AND m.digest > $4
-             ORDER BY m.digest LIMIT $5"),
-        Some(_) => sql("SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations
-             FROM repositories r CROSS JOIN manifests m
-             WHERE r.registry_id = $1 AND r.name = $2 AND m.repository_id = r.id AND m.subject = $3 AND m.digest > $4
-               AND m.artifact_type = $6
-             ORDER BY m.digest LIMIT $5"),
+        None => sql("SELECT digest, media_type, size, artifact_type, annotations FROM manifests
+             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
+               AND subject = $3 AND digest > $4
+             ORDER BY digest LIMIT $5"),
+        Some(_) => sql("SELECT digest, media_type, size, artifact_type, annotations FROM manifests
+             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
+               AND subject = $3 AND digest > $4 AND artifact_type = $6
+             ORDER BY digest LIMIT $5"),
     };
     let statement = statement.bind(repository.registry).bind(&repository.name).bind(subject);
     let statement = statement.bind(range::after(after)).bind(limit);
@@ -293,9 +347,9 @@ impl ManifestStore for SqlMetadata {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Option<Vec<Tag>>, StoreError> {
-        let page = sql("SELECT t.name FROM repositories r CROSS JOIN tags t
-             WHERE r.registry_id = $1 AND r.name = $2 AND t.repository_id = r.id AND t.name > $3
-             ORDER BY t.name LIMIT $4")
+        let page = sql("SELECT name FROM tags
+             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name > $3
+             ORDER BY name LIMIT $4")
         .bind(repository.registry)
         .bind(&repository.name)
         .bind(range::after(after))
@@ -320,6 +374,7 @@ impl ManifestStore for SqlMetadata {
         let after = after.map(|(repository, tag)| (repository.to_owned(), tag.to_owned()));
         self.database
             .read("listing all tags", |connection| {
+                let (range, after) = (range.clone(), after.clone());
                 Box::pin(async move {
                     let after = after.as_ref().map(|(repository, tag)| (repository.as_str(), tag.as_str()));
                     page_of_all_tags(connection, registry, range, after, limit).await

@@ -1,8 +1,12 @@
 //! The metadata store in SQL: one file for each port, and beside them the seam to the drivers.
 //!
 //! `statement.rs` is that seam: statements are written once, with numbered arguments and types that every database
-//! has. `database.rs` runs them, outside a transaction (reads) or as an *intention* (writes). A list of texts is one
-//! argument, a JSON array read with `json_each`.
+//! has; where dialects differ in a word, both stand in the text. `database.rs` runs them, outside a transaction (reads)
+//! or as an *intention* (writes).
+//!
+//! On SQLite intentions run one after another. On Postgres they run at once, at READ COMMITTED: an intention that
+//! decides by what it has read locks that first (`Connection::lock`), or lets a key refuse what came meanwhile: then it
+//! runs again. Several rows of a kind are locked in the order of their keys.
 
 mod blob_index;
 mod database;
@@ -16,8 +20,10 @@ mod manifests;
 mod packages;
 #[cfg(test)]
 mod plans;
+mod postgres;
 mod range;
 mod registries;
+mod schema;
 mod signing_keys;
 mod sqlite;
 mod statement;
@@ -25,12 +31,17 @@ mod tokens;
 mod uploads;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use registry_core::error::StoreError;
+use registry_core::error::{StoreError, StoreErrorKind};
+use registry_core::ports::clock::Clock;
 
 use self::database::Database;
+use self::postgres::PostgresDatabase;
+pub use self::postgres::{PostgresOptions, PostgresParts, PostgresServer, TlsMode};
 use self::sqlite::SqliteDatabase;
 pub use self::sqlite::SqliteOptions;
+use crate::clock::SystemClock;
 
 /// The metadata store in a SQL database.
 #[derive(Debug)]
@@ -50,10 +61,31 @@ impl SqlMetadata {
         Ok(Self { database: Database::Sqlite(SqliteDatabase::open(path, options).await?) })
     }
 
+    /// Connects to a Postgres database, which must exist, and brings its schema up to date. Any number of replicas may do
+    /// this at once.
+    ///
+    /// The calling task's runtime runs the task that measures the server's clock, until the store is
+    /// [closed](Self::close) or dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the server cannot be reached, or a newer release has made the database unusable for this one.
+    pub async fn open_postgres(server: PostgresServer, options: PostgresOptions) -> Result<Self, StoreError> {
+        Ok(Self { database: Database::Postgres(PostgresDatabase::open(server, options).await?) })
+    }
+
+    /// The time that all replicas over this database share.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        match &self.database {
+            Database::Sqlite(_) => Arc::new(SystemClock),
+            Database::Postgres(database) => database.clock(),
+        }
+    }
+
     /// Finishes every write that was begun, and lets go of the database. Later calls fail as unavailable.
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite(database) => database.close().await,
+            Database::Postgres(database) => database.close().await,
         }
     }
 
@@ -61,10 +93,14 @@ impl SqlMetadata {
     /// and writes go on.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written.
+    /// [`StoreError`] when it cannot be written; and for Postgres, which has its own tools.
     pub async fn backup_to(&self, target: &Path) -> Result<(), StoreError> {
         match &self.database {
             Database::Sqlite(database) => database.backup_to(target).await,
+            Database::Postgres(_) => {
+                let context = "a Postgres database is backed up by pg_dump or its server's own means".into();
+                return Err(StoreError { kind: StoreErrorKind::Other, context, source: None });
+            }
         }
         .map_err(|failure| failure.while_doing("backing up the metadata store"))
     }

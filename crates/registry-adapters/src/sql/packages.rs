@@ -16,7 +16,7 @@ use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::garbage::add_candidate;
 use super::range::Bounds;
-use super::statement::{Connection, Row, list, sql};
+use super::statement::{Connection, Row, dialects, list, on_postgres, sql};
 
 /// The longest pieces of names that are indexed, in characters.
 const LONGEST_GRAM: usize = 3;
@@ -64,7 +64,8 @@ pub(super) async fn version_exists(
     Ok(connection.fetch_optional(find.bind(registry).bind(package).bind(version)).await?.is_some())
 }
 
-/// Makes a version that is not there, with its file, and the package with its first one.
+/// Makes a version that is not there, with its file, and the package with its first one. The package's row is locked from
+/// here on, so that its count and its latest version are right; a version that came meanwhile is refused by its key.
 pub(super) async fn publish_version(
     connection: &mut Connection,
     (registry, package): (RegistryId, &PackageName),
@@ -92,9 +93,12 @@ pub(super) async fn publish_version(
     let row = connection.fetch_one(upsert).await?;
     let package_id: i64 = row.get("id")?;
     if row.unsigned("version_count")? == 1 {
-        let index = sql("INSERT INTO package_grams (registry_id, gram, name)
-             SELECT $1, g.value, $2 FROM json_each($3) g WHERE 1 = 1
-             ON CONFLICT (registry_id, gram, name) DO NOTHING");
+        let index = sql(dialects!(
+            "INSERT INTO package_grams (registry_id, gram, name)
+             SELECT $1, g.value, $2 FROM ",
+            ["json_each($3) g" | "unnest($3) g (value)"],
+            " WHERE 1 = 1 ON CONFLICT (registry_id, gram, name) DO NOTHING"
+        ));
         connection.execute(index.bind(registry).bind(package).bind(list(grams(package.as_str())))).await?;
     }
     let insert = sql("INSERT INTO versions (package_id, version, sort_key) VALUES ($1, $2, $3) RETURNING id");
@@ -115,6 +119,8 @@ async fn delete(
     connection: &mut Connection,
     (registry, package, version, now): &(RegistryId, PackageName, Version, Timestamp),
 ) -> SqlResult<Decision<bool>> {
+    let lock = on_postgres("SELECT 1 FROM packages WHERE registry_id = $1 AND name = $2 FOR UPDATE");
+    connection.lock(lock.bind(*registry).bind(package)).await?;
     let find = sql("SELECT v.package_id, v.id FROM packages p CROSS JOIN versions v
          WHERE p.registry_id = $1 AND p.name = $2 AND v.package_id = p.id AND v.version = $3");
     let Some(row) = connection.fetch_optional(find.bind(*registry).bind(package).bind(version)).await? else {
@@ -139,8 +145,10 @@ async fn delete(
         }
         None => {
             connection.execute(sql("DELETE FROM packages WHERE id = $1").bind(package_id)).await?;
-            let unindex = sql("DELETE FROM package_grams WHERE registry_id = $1 AND name = $2
-                   AND gram IN (SELECT g.value FROM json_each($3) g)");
+            let unindex = sql(dialects!(
+                "DELETE FROM package_grams WHERE registry_id = $1 AND name = $2 AND gram ",
+                ["IN (SELECT g.value FROM json_each($3) g)" | "= ANY ($3)"]
+            ));
             connection.execute(unindex.bind(*registry).bind(package).bind(list(grams(package.as_str())))).await?;
         }
     }
@@ -151,29 +159,37 @@ async fn delete(
 async fn search_page(
     connection: &mut Connection,
     registry: RegistryId,
-    bounds: Bounds,
-    search: String,
+    bounds: &Bounds,
+    search: &str,
     limit: usize,
 ) -> SqlResult<Vec<PackageSummary>> {
     // The rows of one piece of the text are walked, and the names checked for the whole text; of several pieces the
     // one that the fewest names have, counted up to a bound.
     let gram = if search.chars().count() <= LONGEST_GRAM {
-        search.clone()
+        search.to_owned()
     } else {
-        let longest = grams(&search).into_iter().filter(|gram| gram.chars().count() == LONGEST_GRAM);
-        let rarest = sql("SELECT g.value AS gram,
+        let longest = grams(search).into_iter().filter(|gram| gram.chars().count() == LONGEST_GRAM);
+        let rarest = sql(dialects!(
+            "SELECT g.value AS gram,
                  (SELECT COUNT(*) FROM (SELECT 1 FROM package_grams p
-                                        WHERE p.registry_id = $1 AND p.gram = g.value LIMIT 200)) AS names
-             FROM json_each($2) g ORDER BY names LIMIT 1");
+                                        WHERE p.registry_id = $1 AND p.gram = g.value LIMIT 200) some) AS names
+             FROM ",
+            ["json_each($2) g" | "unnest($2) g (value)"],
+            " ORDER BY names LIMIT 1"
+        ));
         connection.fetch_one(rarest.bind(registry).bind(list(longest))).await?.get("gram")?
     };
-    let page = sql("SELECT p.name, p.version_count, p.latest_version, p.updated_at
+    let page = sql(dialects!(
+        "SELECT p.name, p.version_count, p.latest_version, p.updated_at
          FROM package_grams g CROSS JOIN packages p
          WHERE g.registry_id = $1
            AND g.name >= $2 AND (g.name > $2 OR $3 = 1) AND g.name <= $4 AND (g.name < $4 OR $5 = 1)
-           AND g.gram = $6 AND instr(lower(g.name), $7) > 0
+           AND g.gram = $6 AND ",
+        ["instr" | "strpos"],
+        "(lower(g.name), $7) > 0
            AND p.registry_id = g.registry_id AND p.name = g.name
-         ORDER BY g.name LIMIT $8");
+         ORDER BY g.name LIMIT $8"
+    ));
     let page = bounds.bind_to(page.bind(registry)).bind(gram).bind(search).bind(limit);
     connection.fetch_all(page).await?.into_iter().map(read_summary).collect()
 }
@@ -221,7 +237,8 @@ impl PackageStore for SqlMetadata {
             Some(search) => {
                 self.database
                     .read("searching packages", |connection| {
-                        Box::pin(search_page(connection, registry, bounds, search, limit))
+                        let (bounds, search) = (bounds.clone(), search.clone());
+                        Box::pin(async move { search_page(connection, registry, &bounds, &search, limit).await })
                     })
                     .await
             }
@@ -245,8 +262,8 @@ impl PackageStore for SqlMetadata {
     ) -> Result<Option<Vec<Artifact>>, StoreError> {
         // Every key is greater than the empty one.
         let page = sql("SELECT v.version, f.digest, f.size, f.content_type, f.filename, f.uploaded_at
-             FROM packages p CROSS JOIN versions v CROSS JOIN files f
-             WHERE p.registry_id = $1 AND p.name = $2 AND v.package_id = p.id AND v.sort_key > $3
+             FROM versions v CROSS JOIN files f
+             WHERE v.package_id = (SELECT id FROM packages WHERE registry_id = $1 AND name = $2) AND v.sort_key > $3
                AND f.version_id = v.id
              ORDER BY v.sort_key LIMIT $4")
         .bind(registry)

@@ -38,6 +38,11 @@ async fn create(
     if let Some(row) = connection.fetch_optional(find.bind(new.name.as_str())).await? {
         return Ok(Decision::Commit(CreateRegistry::Exists(read_registry(row)?)));
     }
+    // Known beforehand, so that a refused name uses no number up; below it is certain.
+    let taken = sql("SELECT registry_id FROM first_segments WHERE name = $1").bind(new.name.as_str());
+    if new.format == Format::Oci && connection.fetch_optional(taken).await?.is_some() {
+        return Ok(Decision::Rollback(CreateRegistry::NameTaken));
+    }
     let insert = sql("INSERT INTO registries (name, format, mode, settings, created_at) VALUES ($1, $2, $3, $4, $5)
          RETURNING id")
     .bind(new.name.as_str())
@@ -49,7 +54,7 @@ async fn create(
     // Only these stand first in /v2/<name>.
     if new.format == Format::Oci {
         let claim = sql("INSERT INTO first_segments (name, registry_id) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING registry_id");
+             ON CONFLICT (name) DO UPDATE SET registry_id = first_segments.registry_id RETURNING registry_id");
         let row = connection.fetch_one(claim.bind(new.name.as_str()).bind(id)).await?;
         if row.get::<Option<i64>>("registry_id")? != Some(id) {
             return Ok(Decision::Rollback(CreateRegistry::NameTaken));
@@ -97,15 +102,16 @@ pub(super) async fn create_repository(
     let row = connection.fetch_optional(find).await?;
     let row = row.ok_or_else(|| Failure::Unreadable(format!("there is no registry of the identity {}", registry.0)))?;
     if row.get::<String>("name")? == RegistryName::default_oci().as_str() {
+        // What is set anew, here and below, is no part of a key: whoever refers to the row need not wait.
         let claim = sql("INSERT INTO first_segments (name, registry_id) VALUES ($1, NULL)
-             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING registry_id");
+             ON CONFLICT (name) DO UPDATE SET registry_id = first_segments.registry_id RETURNING registry_id");
         let row = connection.fetch_one(claim.bind(name.first_segment())).await?;
         if row.get::<Option<i64>>("registry_id")?.is_some() {
             return Ok(None);
         }
     }
     let insert = sql("INSERT INTO repositories (registry_id, name, listed, created_at) VALUES ($1, $2, 0, $3)
-         ON CONFLICT (registry_id, name) DO UPDATE SET name = excluded.name RETURNING id, listed");
+         ON CONFLICT (registry_id, name) DO UPDATE SET listed = repositories.listed RETURNING id, listed");
     let row = connection.fetch_one(insert.bind(registry).bind(name).bind(now)).await?;
     Ok(Some(RepositoryRow { id: row.get("id")?, listed: row.get::<i64>("listed")? != 0 }))
 }
@@ -164,11 +170,10 @@ impl RegistryStore for SqlMetadata {
     async fn ping(&self) -> Result<(), StoreError> {
         let statement = sql("SELECT oldest_compatible_server FROM schema_info");
         self.database.fetch_optional("asking whether the metadata store answers", statement, |_| Ok(())).await?;
-        match &self.database {
-            Database::Sqlite(database) if !database.accepts_writes() => {
-                Err(Failure::Closed.while_doing("asking whether the metadata store answers"))
-            }
-            Database::Sqlite(_) => Ok(()),
-        }
+        let open = match &self.database {
+            Database::Sqlite(database) => database.accepts_writes(),
+            Database::Postgres(database) => database.is_open(),
+        };
+        if open { Ok(()) } else { Err(Failure::Closed.while_doing("asking whether the metadata store answers")) }
     }
 }

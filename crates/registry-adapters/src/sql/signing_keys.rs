@@ -9,7 +9,7 @@ use registry_core::token::SigningKey;
 use super::SqlMetadata;
 use super::database::Decision;
 use super::error::Result as SqlResult;
-use super::statement::{Connection, Row, sql};
+use super::statement::{Connection, Row, on_postgres, sql};
 
 const NEWEST_FIRST: &str = "SELECT id, secret, created_at FROM signing_keys ORDER BY created_at DESC, id";
 
@@ -21,6 +21,8 @@ async fn rotate(
     connection: &mut Connection,
     (new, newest_before, drop_before): &(SigningKey, Timestamp, Timestamp),
 ) -> SqlResult<Vec<SigningKey>> {
+    // Nothing but the whole table can be locked against the row that is not there. Who reads does not wait.
+    connection.lock(on_postgres("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE")).await?;
     let current = sql("SELECT 1 AS found FROM signing_keys WHERE created_at >= $1 LIMIT 1").bind(*newest_before);
     if connection.fetch_optional(current).await?.is_none() {
         let insert = sql("INSERT INTO signing_keys (id, secret, created_at) VALUES ($1, $2, $3)

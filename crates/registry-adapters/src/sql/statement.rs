@@ -9,10 +9,12 @@ use registry_core::ports::blob_store::ObjectKey;
 use registry_core::registry::RegistryId;
 use registry_core::time::Timestamp;
 use registry_core::upload::UploadId;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, Row as _};
 
 use super::error::{Failure, Result};
+use super::postgres::PostgresConnection;
 
 /// An argument of a statement; a type is known even where it is NULL.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub(super) enum Value {
     Integer(Option<i64>),
     Text(Option<String>),
     Bytes(Option<Vec<u8>>),
+    /// A list of texts: a JSON array for SQLite, an array for Postgres.
+    Texts(Vec<String>),
 }
 
 macro_rules! value_from {
@@ -58,19 +62,54 @@ value_from! {
     Vec<u8> => |value| Value::Bytes(Some(value));
 }
 
+/// What a statement says to each of the databases. Most say the same to both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Text {
+    pub(super) sqlite: &'static str,
+    pub(super) postgres: &'static str,
+}
+
+impl From<&'static str> for Text {
+    fn from(text: &'static str) -> Self {
+        Self { sqlite: text, postgres: text }
+    }
+}
+
+/// A text whose dialects differ only in some parts: `dialects!("SELECT … ", ["SQLite's" | "Postgres's"], " …")`.
+macro_rules! dialects {
+    ($($part:tt),+ $(,)?) => {
+        $crate::sql::statement::Text {
+            sqlite: concat!($(dialects!(@sqlite $part)),+),
+            postgres: concat!($(dialects!(@postgres $part)),+),
+        }
+    };
+    (@sqlite [$sqlite:literal | $postgres:literal]) => { $sqlite };
+    (@postgres [$sqlite:literal | $postgres:literal]) => { $postgres };
+    (@sqlite $both:literal) => { $both };
+    (@postgres $both:literal) => { $both };
+}
+pub(super) use dialects;
+
 /// A statement, its arguments numbered `$1`, `$2`, … in the order they are bound.
 #[derive(Clone, Debug)]
 pub(super) struct Statement {
-    text: &'static str,
+    text: Text,
     arguments: Vec<Value>,
 }
 
 /// The statement `text`. It is prepared once for each connection.
 #[cfg_attr(test, track_caller)]
-pub(super) fn sql(text: &'static str) -> Statement {
+pub(super) fn sql(text: impl Into<Text>) -> Statement {
+    let text = text.into();
     #[cfg(test)]
     super::plans::note(text);
     Statement { text, arguments: Vec::with_capacity(8) }
+}
+
+/// A statement that only Postgres is asked.
+#[cfg_attr(test, track_caller)]
+pub(super) fn on_postgres(text: &'static str) -> Statement {
+    sql(Text { sqlite: "", postgres: text })
 }
 
 impl Statement {
@@ -87,17 +126,41 @@ impl Statement {
                 Value::Integer(value) => arguments.add(value),
                 Value::Text(value) => arguments.add(value),
                 Value::Bytes(value) => arguments.add(value),
+                Value::Texts(values) => arguments.add(serde_json::Value::from(values).to_string()),
             };
             added.map_err(sqlx::Error::Encode)?;
         }
-        Ok(sqlx::query_with(self.text, arguments))
+        Ok(sqlx::query_with(self.text.sqlite, arguments))
     }
+
+    pub(super) fn for_postgres(self) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>> {
+        #[cfg(test)]
+        super::plans::note_types(self.text, &self.arguments);
+        let mut arguments = PgArguments::default();
+        for value in self.arguments {
+            let added = match value {
+                Value::Integer(value) => arguments.add(value),
+                Value::Text(value) => arguments.add(value.map(without_nul)),
+                Value::Bytes(value) => arguments.add(value),
+                Value::Texts(values) => arguments.add(values.into_iter().map(without_nul).collect::<Vec<_>>()),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+        }
+        Ok(sqlx::query_with(self.text.postgres, arguments))
+    }
+}
+
+/// Postgres has no text with a NUL. No name can hold one; where somebody looks for one, or writes one into a media type,
+/// the sign for what cannot be shown stands for it.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}") } else { text }
 }
 
 /// A connection to one of the databases.
 #[derive(Debug)]
 pub(super) enum Connection {
     Sqlite(SqliteConnection),
+    Postgres(PostgresConnection),
 }
 
 impl Connection {
@@ -105,6 +168,7 @@ impl Connection {
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64> {
         match self {
             Connection::Sqlite(connection) => Ok(statement.for_sqlite()?.execute(connection).await?.rows_affected()),
+            Connection::Postgres(connection) => connection.execute(statement).await,
         }
     }
 
@@ -113,6 +177,9 @@ impl Connection {
         match self {
             Connection::Sqlite(connection) => {
                 Ok(statement.for_sqlite()?.fetch_optional(connection).await?.map(Row::Sqlite))
+            }
+            Connection::Postgres(connection) => {
+                Ok(connection.fetch_all(statement).await?.into_iter().next().map(Row::Postgres))
             }
         }
     }
@@ -129,6 +196,23 @@ impl Connection {
                 let rows = statement.for_sqlite()?.fetch_all(connection).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
+            Connection::Postgres(connection) => {
+                Ok(connection.fetch_all(statement).await?.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// Whether nobody else can write until the intention ends.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Connection::Sqlite(_))
+    }
+
+    /// Runs a statement of Postgres that takes locks, which last until the intention ends. What a *later* statement
+    /// reads is as it was when the locks were got, or newer. On SQLite an intention has locked everything.
+    pub(super) async fn lock(&mut self, statement: Statement) -> Result<()> {
+        match self {
+            Connection::Sqlite(_) => Ok(()),
+            Connection::Postgres(connection) => connection.fetch_all(statement).await.map(drop),
         }
     }
 }
@@ -136,17 +220,28 @@ impl Connection {
 /// A row of a result.
 pub(super) enum Row {
     Sqlite(SqliteRow),
+    Postgres(PgRow),
 }
 
 /// What a column can be read as.
-pub(super) trait Column: for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> {}
-impl<T> Column for T where T: for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> {}
+pub(super) trait Column:
+    for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>
+{
+}
+impl<T> Column for T where
+    T: for<'r> sqlx::Decode<'r, Sqlite>
+        + sqlx::Type<Sqlite>
+        + for<'r> sqlx::Decode<'r, Postgres>
+        + sqlx::Type<Postgres>
+{
+}
 
 impl Row {
     /// The value of a column.
     pub(super) fn get<T: Column>(&self, column: &str) -> Result<T> {
         match self {
             Row::Sqlite(row) => Ok(row.try_get(column)?),
+            Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
@@ -181,8 +276,7 @@ pub(super) fn unreadable(column: &str, what: impl std::fmt::Display) -> Failure 
     Failure::Unreadable(format!("column {column} holds {what:.200}"))
 }
 
-/// A list of texts as one argument: a JSON array, which a statement reads with `json_each`.
-pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
-    let texts: Vec<_> = texts.into_iter().map(|text| serde_json::Value::from(text.as_ref())).collect();
-    serde_json::Value::Array(texts).to_string()
+/// A list of texts as one argument, which a statement reads as rows: `["json_each($1) n" | "unnest($1) n (value)"]`.
+pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Value {
+    Value::Texts(texts.into_iter().map(|text| text.as_ref().to_owned()).collect())
 }

@@ -31,7 +31,7 @@ use super::{CommandError, next_page, open_existing};
 use crate::arguments::BackupArguments;
 use crate::compose::{self, METADATA_FILE};
 use crate::config::Configuration;
-use crate::config::backend::{self, BlobBackend};
+use crate::config::backend::{self, BlobBackend, MetadataBackend};
 use crate::data_folder::{self, sync_folder};
 use crate::first_start::TOKEN_FILE;
 
@@ -67,6 +67,12 @@ pub enum BackupError {
     /// The store has lost an object that the metadata still knows.
     #[error("the bytes of {0} are missing: `registry-server check` says more")]
     Missing(Digest),
+    /// The metadata is in Postgres.
+    #[error(
+        "the metadata is in Postgres, which this command does not copy. Let no collection run (gc.interval: 0s), make \
+         a copy of the database (pg_dump), and then one of the blobs: see docs/operations.md, Backup and restore"
+    )]
+    Postgres,
     /// Every snapshot was out of date before its objects were copied.
     #[error("objects are deleted faster than they can be copied; try again when less is going on")]
     Overtaken,
@@ -88,6 +94,9 @@ pub struct BackupReport {
 pub async fn run(configuration: &Configuration, arguments: &BackupArguments) -> Result<(), CommandError> {
     if backend::blobs(configuration) == BlobBackend::S3 {
         return Err(BackupError::Bucket.into());
+    }
+    if backend::metadata(configuration) == MetadataBackend::Postgres {
+        return Err(BackupError::Postgres.into());
     }
     let composition = open_existing(configuration).await?;
     let backup = Backup {

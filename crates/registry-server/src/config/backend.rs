@@ -32,11 +32,7 @@ pub struct Backends {
 /// The choice: any `database` key that somebody set (so any `DB_*` variable, or a database URL) means Postgres; a
 /// bucket other than `local` means S3.
 pub fn choose(loaded: &Loaded) -> Backends {
-    let postgres = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
-    Backends {
-        metadata: if postgres { MetadataBackend::Postgres } else { MetadataBackend::Sqlite },
-        blobs: blobs(&loaded.configuration),
-    }
+    Backends { metadata: metadata(&loaded.configuration), blobs: blobs(&loaded.configuration) }
 }
 
 /// Where blobs are kept.
@@ -45,6 +41,11 @@ pub fn blobs(configuration: &Configuration) -> BlobBackend {
         "" | "local" => BlobBackend::Files,
         _ => BlobBackend::S3,
     }
+}
+
+/// Where metadata is kept.
+pub fn metadata(configuration: &Configuration) -> MetadataBackend {
+    if configuration.database.chosen { MetadataBackend::Postgres } else { MetadataBackend::Sqlite }
 }
 
 /// Refuses what this build does not have, instead of keeping data where nobody expects it.
@@ -58,18 +59,6 @@ pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), Conf
             "environment variable DYNAMODB_TABLE: `{table}` asks for DynamoDB, which this server does not use: \
              docs/adr/0007-postgres-not-dynamodb.md says why. Use Postgres (DB_HOST, … or DATABASE_URL), or leave \
              DYNAMODB_TABLE unset or `local`"
-        )));
-    }
-    let Backends { metadata, .. } = choose(loaded);
-    if metadata == MetadataBackend::Postgres {
-        let (key, origin) = loaded
-            .set_keys()
-            .find(|(key, _)| key.path.starts_with("database."))
-            .expect("a database key chose Postgres");
-        return Err(ConfigurationError::Unsupported(format!(
-            "{origin}: {} chooses Postgres, which this build does not have yet. Unset it to keep metadata in SQLite \
-             below `storage.dataDir`",
-            key.path
         )));
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What no single value shows: keys that need each other, and limits that the design sets.
 
+use registry_adapters::sql::PostgresServer;
 use registry_core::names::RegistryName;
 
 use super::backend::{BlobBackend, blobs};
@@ -11,7 +12,9 @@ use super::{Configuration, Loaded};
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// The durations that mean nothing when they are zero.
-const POSITIVE: [&str; 7] = [
+const POSITIVE: [&str; 9] = [
+    "database.acquire_timeout",
+    "database.statement_timeout",
     "server.header_timeout",
     "server.idle_timeout",
     "server.body_idle_timeout",
@@ -37,7 +40,7 @@ fn problem(loaded: &Loaded, key: &str, message: impl Into<String>) -> Problem {
 }
 
 fn server(loaded: &Loaded, problems: &mut Vec<Problem>) {
-    let Configuration { server, limits, .. } = &loaded.configuration;
+    let Configuration { server, limits, database, .. } = &loaded.configuration;
     match (&server.tls.certificate, &server.tls.key) {
         (Some(_), None) => problems.push(problem(loaded, "server.tls.certificate", "needs `server.tls.key` beside it")),
         (None, Some(_)) => problems.push(problem(loaded, "server.tls.key", "needs `server.tls.certificate` beside it")),
@@ -45,6 +48,14 @@ fn server(loaded: &Loaded, problems: &mut Vec<Problem>) {
     }
     if server.max_connections == 0 {
         problems.push(problem(loaded, "server.max_connections", "must be at least 1"));
+    }
+    if database.max_connections == 0 {
+        problems.push(problem(loaded, "database.max_connections", "must be at least 1"));
+    }
+    let url = database.url.as_ref().map(|url| url.0.as_str());
+    if url.is_some_and(|url| PostgresServer::from_url(url).is_err()) {
+        let message = "is not of the form postgres://user:password@host:port/database";
+        problems.push(problem(loaded, "database.url", message));
     }
     if limits.max_manifest_bytes.0 > MANIFEST_LIMIT {
         problems.push(problem(loaded, "limits.max_manifest_bytes", "must be at most 4MiB"));

@@ -162,6 +162,9 @@ pub static KEYS: &[Key] = &[
     key("database.sslmode", Text, "disable", "As libpq's: `disable`, `prefer`, `require`, `verify-ca`, `verify-full`.")
         .env(&["DB_SSL_MODE", "DB_SSLMODE"]),
     key("database.timezone", Text, "UTC", "The session's time zone.").env(&["DB_TIMEZONE"]),
+    key("database.max_connections", Integer, "16", "How many connections to Postgres this process has at most."),
+    key("database.acquire_timeout", Duration, "10s", "How long a request waits for a connection to Postgres."),
+    key("database.statement_timeout", Duration, "30s", "How long Postgres may take for a statement."),
     key("auth.tokens", Tokens, "[]", "Access tokens: texts (administrators) or objects; see *Tokens* below.").secret(),
     key("auth.anonymous", Text, "none", "What requests without credentials may do: `none`, `pull`, `push`, `admin`."),
     key("auth.token_lifetime", Duration, "5m", "How long the signed tokens of `/auth/token` are valid."),

@@ -56,10 +56,10 @@ fn a_wrong_configuration_stops_the_start_before_anything_is_made() {
             "registry-server: configuration: flag --port: server.port: invalid value unsigned int `99999`, expected u16\n",
         ),
         (
-            Place::new().variable("DB_HOST", "db"),
+            Place::new().variable("DATABASE_URL", "mysql://me:hunter2@db/artifacts"),
             &[],
-            "registry-server: configuration: environment variable DB_HOST: database.host chooses Postgres, which this \
-             build does not have yet. Unset it to keep metadata in SQLite below `storage.dataDir`\n",
+            "registry-server: configuration: environment variable DATABASE_URL: `database.url` is not of the form \
+             postgres://user:password@host:port/database\n",
         ),
         (
             Place::new().variable("S3_BUCKET", "b").variable("AWS_ENDPOINT_URL", "http://127.0.0.1:9000"),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use registry_core::error::{StoreError, StoreErrorKind};
+use registry_core::error::StoreError;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _};
@@ -21,13 +21,11 @@ use self::readers::Readers;
 use self::writer::Writer;
 use super::database::Decision;
 use super::error::{Failure, Result, is_busy};
-use super::statement::{Connection, sql};
+use super::schema::{self, OpenFailure};
+use super::statement::Connection;
 
 /// The numbered files of `migrations/sqlite`, applied in one transaction when a database is opened.
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations/sqlite");
-
-/// The newest schema revision that this program knows. A database says which is the oldest that may open it.
-const SCHEMA_REVISION: i64 = 1;
 
 /// How long one statement waits for another process; such waits are repeated up to [`BUSY_ATTEMPTS`] times.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,20 +67,7 @@ impl SqliteDatabase {
             let writer = Writer::start(connection, writer_options(path), options.group.max(1), options.queue.max(1));
             Ok(Self { path: path.to_owned(), limit, readers, writer })
         };
-        open.await.map_err(|failure: OpenFailure| match failure {
-            OpenFailure::Store(failure) => failure.while_doing("opening the metadata store"),
-            OpenFailure::Migration(error) => {
-                StoreError::new(StoreErrorKind::Other, "bringing the metadata store's schema up to date", error)
-            }
-            OpenFailure::TooNew(revision) => StoreError {
-                kind: StoreErrorKind::Other,
-                context: format!(
-                    "the metadata store needs a server of schema revision {revision} or newer, this one is of \
-                     {SCHEMA_REVISION}"
-                ),
-                source: None,
-            },
-        })
+        open.await.map_err(OpenFailure::report)
     }
 
     pub(super) async fn read<T>(
@@ -134,9 +119,8 @@ impl SqliteDatabase {
 
     async fn vacuum_into(&self, target: &str) -> Result<()> {
         let options = connect_options(&self.path).create_if_missing(false);
-        let mut connection = Connection::Sqlite(options.connect().await?);
-        connection.execute(sql("VACUUM INTO $1").bind(target)).await?;
-        let Connection::Sqlite(connection) = connection;
+        let mut connection = options.connect().await?;
+        sqlx::query("VACUUM INTO $1").bind(target).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 }
@@ -153,18 +137,6 @@ async fn sync(path: &Path) -> std::io::Result<()> {
     tokio::fs::File::open(path).await?.sync_all().await?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tokio::fs::File::open(folder).await?.sync_all().await
-}
-
-enum OpenFailure {
-    Store(Failure),
-    Migration(sqlx::migrate::MigrateError),
-    TooNew(i64),
-}
-
-impl From<sqlx::Error> for OpenFailure {
-    fn from(error: sqlx::Error) -> Self {
-        OpenFailure::Store(error.into())
-    }
 }
 
 fn connect_options(path: &Path) -> SqliteConnectOptions {
@@ -191,17 +163,8 @@ async fn open_writer(path: &Path) -> std::result::Result<SqliteConnection, OpenF
     create_private(path, false).await?;
     let mut connection = connect(&writer_options(path).journal_mode(SqliteJournalMode::Wal)).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let oldest = oldest_compatible(&mut transaction).await?;
-    if let Some(oldest) = oldest.filter(|oldest| *oldest > SCHEMA_REVISION) {
-        return Err(OpenFailure::TooNew(oldest));
-    }
-    // Migrations of newer releases may have been applied: they leave this one working (see above), and are passed by.
-    let migrator = Migrator {
-        ignore_missing: true,
-        locking: false,
-        ..Migrator::with_migrations(MIGRATOR.iter().cloned().collect())
-    };
-    migrator.run(&mut *transaction).await.map_err(OpenFailure::Migration)?;
+    schema::check(oldest_compatible(&mut transaction).await?)?;
+    schema::migrator(&MIGRATOR).run(&mut *transaction).await.map_err(OpenFailure::Migration)?;
     transaction.commit().await?;
     Ok(connection)
 }

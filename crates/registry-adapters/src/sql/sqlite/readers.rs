@@ -48,8 +48,10 @@ impl Readers {
         self.permits.close();
         drop(out);
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for Connection::Sqlite(connection) in idle {
-            if let Err(error) = sqlx::Connection::close(connection).await {
+        for connection in idle {
+            if let Connection::Sqlite(connection) = connection
+                && let Err(error) = sqlx::Connection::close(connection).await
+            {
                 tracing::warn!(%error, "closing a connection of the metadata store");
             }
         }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sql::database::Database;
+use crate::sql::statement::sql;
 
 async fn open(folder: &TempDir) -> Database {
     open_at(&folder.path().join("test.sqlite")).await
@@ -146,7 +147,7 @@ async fn when_a_commit_is_refused_only_who_caused_it_fails() {
 async fn limit_pages(database: &Database, pragma: &'static str) {
     let limit = database.write("testing", pragma, |connection, pragma| {
         Box::pin(async move {
-            connection.fetch_all(sql(pragma)).await?;
+            connection.fetch_all(sql(*pragma)).await?;
             Ok(Decision::Commit(()))
         })
     });

@@ -254,8 +254,9 @@ impl Task {
             // The log stays and is read when the database is opened again.
             tracing::warn!(%error, "moving the write-ahead log into the metadata store");
         }
-        let Connection::Sqlite(connection) = connection;
-        if let Err(error) = sqlx::Connection::close(connection).await {
+        if let Connection::Sqlite(connection) = connection
+            && let Err(error) = sqlx::Connection::close(connection).await
+        {
             tracing::warn!(%error, "closing the metadata store");
         }
     }

@@ -15,7 +15,7 @@ use crate::sql::database::Decision;
 use crate::sql::error::Result as SqlResult;
 use crate::sql::ledger::doom_object;
 use crate::sql::packages::{publish_version, version_exists};
-use crate::sql::statement::{Connection, Row, sql, unreadable};
+use crate::sql::statement::{Connection, Row, dialects, sql, unreadable};
 
 /// See `UploadStore::seal_upload`.
 pub(super) async fn seal(
@@ -25,7 +25,9 @@ pub(super) async fn seal(
     let reserved = match reserve_plain_key(connection, seal, *now).await? {
         Some(key) => key,
         None => {
-            let stored = sql("SELECT digest FROM blobs WHERE digest = $1").bind(&seal.digest);
+            // Locked, so that it stays: a collection that has it is waited for.
+            let stored = sql(dialects!("SELECT digest FROM blobs WHERE digest = $1", ["" | " FOR KEY SHARE"]));
+            let stored = stored.bind(&seal.digest);
             if connection.fetch_optional(stored).await?.is_some() {
                 return commit_at_once(connection, seal, *now).await;
             }
@@ -41,7 +43,7 @@ pub(super) async fn seal(
 }
 
 /// Reserves the first candidate, unless it has a row or a blob of this digest is stored: the usual case in one
-/// statement.
+/// statement. A row that is there need not stay: whoever reserves it at the same time is waited for, and has it.
 async fn reserve_plain_key(
     connection: &mut Connection,
     seal: &SealUpload,

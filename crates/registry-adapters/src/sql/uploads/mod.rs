@@ -17,7 +17,7 @@ use super::database::Decision;
 use super::error::Result as SqlResult;
 use super::ledger::doom_object;
 use super::registries::create_repository;
-use super::statement::{Connection, Row, Statement, sql, unreadable};
+use super::statement::{Connection, Row, Statement, Text, on_postgres, sql, unreadable};
 
 /// The assignments and the condition of a checkpoint, with more assignments between them.
 macro_rules! checkpoint {
@@ -94,6 +94,15 @@ fn find(id: UploadId) -> Statement {
     sql(session!("SELECT", "FROM uploads WHERE id = $1")).bind(id)
 }
 
+/// The session, which nobody else changes until the intention ends.
+async fn lock_session(connection: &mut Connection, id: UploadId) -> SqlResult<Option<UploadSession>> {
+    let find = sql(Text {
+        sqlite: session!("SELECT", "FROM uploads WHERE id = $1"),
+        postgres: session!("SELECT", "FROM uploads WHERE id = $1 FOR UPDATE"),
+    });
+    connection.fetch_optional(find.bind(id)).await?.map(read_session).transpose()
+}
+
 async fn find_session(connection: &mut Connection, id: UploadId) -> SqlResult<Option<UploadSession>> {
     let row = connection.fetch_optional(find(id)).await?;
     row.map(read_session).transpose()
@@ -151,7 +160,7 @@ async fn begin_write(
     connection: &mut Connection,
     (id, start, now): &(UploadId, WriteStart, Timestamp),
 ) -> SqlResult<Decision<BeginWrite>> {
-    let begin = match start {
+    let begin = || match start {
         WriteStart::AtTold => sql(session!(
             "UPDATE uploads SET epoch = epoch + 1, durable_offset = told_offset, durable_hashes = told_hashes,
                  durable_staging = told_staging, touched_at = $2
@@ -169,8 +178,15 @@ async fn begin_write(
         .bind(*now)
         .bind(*offset),
     };
-    if let Some(row) = connection.fetch_optional(begin).await? {
+    if let Some(row) = connection.fetch_optional(begin()).await? {
         return Ok(Decision::Commit(BeginWrite::Started(read_session(row)?)));
+    }
+    if !connection.is_alone() {
+        // So that the answer is about one state of the session: it may have come to the offset since.
+        connection.lock(on_postgres("SELECT 1 FROM uploads WHERE id = $1 FOR UPDATE").bind(*id)).await?;
+        if let Some(row) = connection.fetch_optional(begin()).await? {
+            return Ok(Decision::Commit(BeginWrite::Started(read_session(row)?)));
+        }
     }
     if let Some(row) = connection.fetch_optional(tell_durable(*id, *now)).await? {
         return Ok(Decision::Commit(BeginWrite::OutOfOrder(read_session(row)?)));
@@ -231,7 +247,7 @@ async fn end_upload(
     connection: &mut Connection,
     (id, idle_before, now): &(UploadId, Option<Timestamp>, Timestamp),
 ) -> SqlResult<Decision<Option<UploadSession>>> {
-    let Some(session) = find_session(connection, *id).await? else {
+    let Some(session) = lock_session(connection, *id).await? else {
         return Ok(Decision::Commit(None));
     };
     let idle = idle_before.map(|idle_before| session.touched_at < idle_before);
@@ -324,10 +340,10 @@ impl UploadStore for SqlMetadata {
 
     async fn idle_uploads(&self, idle_before: Timestamp, limit: usize) -> Result<Vec<UploadId>, StoreError> {
         let statement = sql("SELECT id, touched_at FROM
-                 (SELECT id, touched_at FROM uploads WHERE touched_at < $1 ORDER BY touched_at LIMIT $2)
+                 (SELECT id, touched_at FROM uploads WHERE touched_at < $1 ORDER BY touched_at LIMIT $2) idle
              UNION
              SELECT id, touched_at FROM
-                 (SELECT id, touched_at FROM uploads WHERE state = 3 ORDER BY touched_at LIMIT $2)
+                 (SELECT id, touched_at FROM uploads WHERE state = 3 ORDER BY touched_at LIMIT $2) ended
              ORDER BY touched_at, id LIMIT $2")
         .bind(idle_before)
         .bind(limit);

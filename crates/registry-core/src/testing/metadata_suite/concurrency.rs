@@ -15,7 +15,7 @@ const MANY: usize = 16;
 
 impl World {
     /// The one instance or the other.
-    fn replica(&self, number: usize) -> &dyn Metadata {
+    pub(super) fn replica(&self, number: usize) -> &dyn Metadata {
         if number.is_multiple_of(2) { &*self.store } else { &*self.other }
     }
 }

@@ -13,6 +13,7 @@ pub mod garbage;
 pub mod ledger;
 pub mod manifests;
 pub mod packages;
+pub mod races;
 pub mod referrers;
 pub mod registries;
 pub mod sessions;
@@ -164,6 +165,22 @@ macro_rules! metadata_suite {
                 commit_and_end_at_once_agree
                 a_dropped_intention_happens_whole_or_not_at_all
                 reads_see_every_acknowledged_write
+            }
+            races {
+                sessions_sealed_at_once_get_keys_of_their_own
+                a_session_sealed_or_committed_twice_at_once_is_so_once
+                a_review_and_a_manifest_agree
+                deleting_a_blob_and_a_manifest_that_names_it_agree
+                reviews_at_once_share_the_work
+                a_collection_and_who_wants_the_blob_agree
+                a_mount_and_the_end_of_its_source_agree
+                a_repository_is_listed_while_it_holds_a_manifest_whoever_comes_and_goes
+                a_manifest_that_is_deleted_and_stored_at_once_is_whole
+                manifests_with_the_same_tags_and_blobs_are_stored_at_once
+                versions_that_come_and_go_at_once_are_counted
+                the_last_version_goes_while_another_comes
+                a_registry_is_made_by_one_of_many
+                a_registry_and_a_repository_made_at_once_exclude_each_other
             }
         }
     };

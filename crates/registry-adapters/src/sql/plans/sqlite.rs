@@ -1,28 +1,17 @@
 //! No statement walks over a table or sorts what it finds: each that the adapter ever makes is explained by SQLite.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use registry_core::ports::metadata::Metadata;
 use registry_core::testing::metadata_suite::Subject;
 
-use super::SqlMetadata;
-use super::database::Decision;
-use super::sqlite::SqliteOptions;
-use super::statement::sql;
-
-static MADE: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-
-/// Remembers that the adapter made a statement.
-#[track_caller]
-pub(super) fn note(text: &'static str) {
-    let file = std::panic::Location::caller().file();
-    if file.ends_with("tests.rs") || file.ends_with("plans.rs") {
-        return;
-    }
-    MADE.lock().unwrap_or_else(PoisonError::into_inner).insert(text);
-}
+use super::made;
+use crate::sql::SqlMetadata;
+use crate::sql::database::Decision;
+use crate::sql::sqlite::SqliteOptions;
+use crate::sql::statement::sql;
 
 /// The steps that visit more than one key's rows, and why each may: how the statement begins, and the step.
 const PERMITTED: [(&str, &str, &str); 21] = [
@@ -133,9 +122,8 @@ async fn every_statement_walks_an_index_and_no_further_than_it_must() {
     every_case().await;
     assert!(OPENED.load(Ordering::Relaxed) > 90, "the suite has run");
     let watched = Watched::new().await;
-    let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut explained = BTreeMap::new();
-    for text in made {
+    for text in made().into_keys().map(|text| text.sqlite).filter(|text| !text.is_empty()) {
         let verb = text.split_whitespace().next().expect("a statement has words");
         if ["SELECT", "INSERT", "UPDATE", "DELETE"].contains(&verb) {
             let on_one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,0 +1,275 @@
+//! A Postgres server for tests: the one that `FOUNDRY_POSTGRES_URL` names, or one of its own, made by Debian's programs.
+//!
+//! A crate of its own, because the adapters' tests and the end-to-end tests need it, and neither may know the other.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Set by the full run: then nothing is skipped.
+const REQUIRE_ALL: &str = "FOUNDRY_REQUIRE_ALL";
+
+/// Names a server to be used, by the URL of its superuser: `postgres://user:password@host:port/postgres`.
+pub const URL: &str = "FOUNDRY_POSTGRES_URL";
+
+/// The password of the superuser `postgres`, which is asked for over TCP and not on the socket.
+const PASSWORD: &str = "a password of tests";
+
+/// Makes a server in a folder of its own, says which, and ends and removes it once its standard input ends: with the
+/// process that started it, however that ends.
+const SCRIPT: &str = r#"
+set -eu
+umask 077
+bin=$1 port=$2
+folder=$(mktemp -d "${TMPDIR:-/tmp}/foundry-postgres-XXXXXX")
+server=
+finish() {
+  trap - EXIT
+  if [ -n "$server" ]; then kill -INT "$server" 2>/dev/null || :; wait "$server" || :; fi
+  rm -rf "$folder"
+}
+trap finish EXIT
+trap 'finish; exit 1' HUP INT TERM
+printf '%s\n' "$3" >"$folder/password"
+"$bin/initdb" --pgdata="$folder/data" --username=postgres --pwfile="$folder/password" --auth-local=trust \
+  --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync </dev/null >"$folder/log" 2>&1 || {
+  cat "$folder/log" >&2
+  exit 1
+}
+"$bin/postgres" -D "$folder/data" -k "$folder" -h 127.0.0.1 -p "$port" -c max_connections=300 -c deadlock_timeout=200ms \
+  -c shared_buffers=64MB -c autovacuum_naptime=10s </dev/null >>"$folder/log" 2>&1 &
+server=$!
+until "$bin/pg_isready" -q -h "$folder" -p "$port"; do
+  kill -0 "$server" 2>/dev/null || { cat "$folder/log" >&2; exit 1; }
+  sleep 0.05
+done
+printf '%s\n' "$folder"
+cat >/dev/null
+"#;
+
+/// A server.
+pub struct Postgres {
+    reached: Reached,
+    databases: AtomicU32,
+    template: Mutex<Option<String>>,
+}
+
+enum Reached {
+    ByUrl(String),
+    Own {
+        folder: PathBuf,
+        port: u16,
+        /// Holds the script's standard input.
+        _script: Child,
+    },
+}
+
+/// A database that is dropped with this.
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    server: &'static Postgres,
+}
+
+/// The server that all tests of this process share, or `None` after saying, once, that `what` is skipped.
+pub fn server(what: &str) -> Option<&'static Postgres> {
+    static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
+    let made = SERVER.get_or_init(|| match std::env::var(URL) {
+        Ok(url) if !url.is_empty() => Some(Postgres::new(Reached::ByUrl(url))),
+        _ => Postgres::start().map_err(|why| skip(what, &why)).ok(),
+    });
+    made.as_ref()
+}
+
+/// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
+fn skip(what: &str, why: &str) {
+    assert!(std::env::var_os(REQUIRE_ALL).is_none(), "{what} must not be skipped in the full run: {why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
+}
+
+/// Where the server's programs are: in `PATH`, or where Debian puts them, the newest first.
+fn programs() -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let mut versions: Vec<u32> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    versions.sort_unstable();
+    folders.extend(versions.iter().rev().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))));
+    folders.into_iter().find(|folder| folder.join("initdb").is_file() && folder.join("pg_isready").is_file())
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the system has a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Everything but letters and digits escaped, as it stands in a URL.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() => escaped.push(char::from(byte)),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+impl Postgres {
+    fn new(reached: Reached) -> Self {
+        Self { reached, databases: AtomicU32::new(0), template: Mutex::default() }
+    }
+
+    fn start() -> Result<Self, String> {
+        let programs = programs()
+            .ok_or_else(|| format!("neither is {URL} set nor PostgreSQL installed; tests/run installs it"))?;
+        // Another process may have taken the port between its choice and its use.
+        let mut attempts = (0..3).map(|_| Self::start_in(&programs, free_port()));
+        let last = attempts.find(|attempt| attempt.is_ok());
+        last.unwrap_or_else(|| Self::start_in(&programs, free_port()))
+    }
+
+    fn start_in(programs: &Path, port: u16) -> Result<Self, String> {
+        // The server refuses to run as root.
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--reset-env", "sh"]);
+            command
+        } else {
+            Command::new("sh")
+        };
+        command.args(["-c", SCRIPT, "sh"]).arg(programs).arg(port.to_string()).arg(PASSWORD).current_dir("/");
+        let mut script = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{command:?}: {error}"))?;
+        let mut folder = String::new();
+        let stdout = script.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut folder).map_err(|error| error.to_string())?;
+        if folder.is_empty() {
+            let output = script.wait_with_output().map_err(|error| error.to_string())?;
+            return Err(format!("PostgreSQL does not start: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let folder = PathBuf::from(folder.trim_end());
+        Ok(Self::new(Reached::Own { folder, port, _script: script }))
+    }
+
+    /// The server's folder, where it is this process's own.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.reached {
+            Reached::ByUrl(_) => None,
+            Reached::Own { folder, .. } => Some(folder),
+        }
+    }
+
+    /// The URL of a database: over the socket, where there is one.
+    pub fn url(&self, database: &str) -> String {
+        match &self.reached {
+            Reached::ByUrl(url) => {
+                let (address, query) = url.split_once('?').unwrap_or((url, ""));
+                let (server, _) = address.rsplit_once('/').unwrap_or((address, ""));
+                format!("{server}/{database}?{query}")
+            }
+            Reached::Own { folder, port, .. } => {
+                let socket = escaped(&folder.to_string_lossy());
+                format!("postgres://postgres@{socket}:{port}/{database}?sslmode=disable")
+            }
+        }
+    }
+
+    /// The URL of a database over TCP, with a password.
+    pub fn tcp_url(&self, database: &str, sslmode: &str) -> String {
+        match &self.reached {
+            Reached::ByUrl(_) => self.url(database),
+            Reached::Own { port, .. } => {
+                let password = escaped(PASSWORD);
+                format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}?sslmode={sslmode}")
+            }
+        }
+    }
+
+    /// What the parts of [`tcp_url`](Self::tcp_url) are: the port and the password of `postgres` at 127.0.0.1.
+    pub fn tcp_parts(&self) -> Option<(u16, &'static str)> {
+        match &self.reached {
+            Reached::ByUrl(_) => None,
+            Reached::Own { port, .. } => Some((*port, PASSWORD)),
+        }
+    }
+
+    /// Runs statements in a database, each by itself: what they answered, columns separated by `|`.
+    #[track_caller]
+    pub fn run(&self, database: &str, statements: &str) -> String {
+        let mut command = Command::new("psql");
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+        command.arg(self.url(database)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut psql = command.spawn().unwrap_or_else(|error| panic!("psql: {error}"));
+        let mut stdin = psql.stdin.take().expect("it is piped");
+        stdin.write_all(statements.as_bytes()).expect("psql reads what it is told");
+        drop(stdin);
+        let output = psql.wait_with_output().expect("psql ends");
+        assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    fn fresh_name(&self) -> String {
+        format!("foundry_test_{}_{}", std::process::id(), self.databases.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An empty database.
+    pub fn database(&'static self) -> Database {
+        let name = self.fresh_name();
+        // Never the collation of bytes, so that tests notice where the schema does not ask for that.
+        let locale = "ENCODING UTF8 LOCALE 'C.UTF-8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'";
+        self.run("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 {locale}"));
+        Database { name, server: self }
+    }
+
+    /// A copy of a database that `prepare` has filled, once for all copies of this process; it is given the URL.
+    pub fn copy(&'static self, prepare: impl FnOnce(&str)) -> Database {
+        // Held while copying: a database cannot be copied while somebody is connected.
+        let mut template = self.template.lock().unwrap_or_else(PoisonError::into_inner);
+        let template = template.get_or_insert_with(|| {
+            let database = self.database();
+            prepare(&database.url());
+            let name = database.name.clone();
+            std::mem::forget(database);
+            name
+        });
+        let name = self.fresh_name();
+        self.run("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        Database { name, server: self }
+    }
+}
+
+impl Database {
+    /// Its URL: over the socket, where there is one.
+    pub fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
+    /// Its server.
+    pub fn server(&self) -> &'static Postgres {
+        self.server
+    }
+
+    /// Runs statements in it.
+    #[track_caller]
+    pub fn run(&self, statements: &str) -> String {
+        self.server.run(&self.name, statements)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.server.run("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}
