@@ -289,6 +289,12 @@ impl Server {
         &self.builder.data
     }
 
+    /// The names of what is staged in its data folder; none where blobs are in a bucket.
+    pub fn staged_files(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.data().join("uploads")) else { return Vec::new() };
+        entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// The folder that holds its data folder and configuration.
     pub fn folder(&self) -> &Path {
         self.builder.folder.path()

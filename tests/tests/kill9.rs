@@ -129,8 +129,7 @@ fn reap_and_check(server: Server, acknowledged: &Acknowledged) {
     let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "1ms").start();
     server.gc("24h");
     verify(&server, acknowledged);
-    let staged = std::fs::read_dir(server.data().join("uploads")).unwrap().count();
-    assert_eq!(staged, 0, "something is still staged");
+    assert_eq!(server.staged_files(), Vec::<String>::new(), "something is still staged");
     let (clean, report) = server.check(&["--deep"]);
     assert!(clean, "{report}");
 }

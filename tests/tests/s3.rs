@@ -258,11 +258,24 @@ async fn multipart_uploads_that_nobody_remembers_are_found_and_aborted() {
 
 /// A server on the bucket, with a proxy between them.
 fn server(test: &str, config: &str) -> Option<(Server, StoreProxy)> {
-    let s3 = S3::shared(test)?;
-    let proxy = StoreProxy::start(&s3.endpoint);
-    let server = Server::builder().s3(s3, &proxy.endpoint()).config(config).start();
+    server_on(&Bucket::new(test)?, config)
+}
+
+fn server_on(bucket: &Bucket, config: &str) -> Option<(Server, StoreProxy)> {
+    let proxy = StoreProxy::start(&bucket.endpoint);
+    let mut builder = Server::builder().config(config);
+    for (name, value) in bucket.s3.variables(&proxy.endpoint(), &bucket.prefix) {
+        builder = builder.environment(&name, &value);
+    }
+    let server = builder.start();
     proxy.take();
     Some((server, proxy))
+}
+
+/// How many objects are in the bucket, known or not.
+fn objects(bucket: &Bucket) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { bucket.store().list_objects(None, 1000).await.unwrap().len() })
 }
 
 fn push(server: &Server, bytes: &[u8]) -> String {
@@ -313,7 +326,8 @@ fn requests_to_the_store_are_as_few_as_can_be() {
 
 #[test]
 fn an_upload_in_pieces_leaves_one_object_and_its_deletion_none() {
-    let Some((server, proxy)) = server("pieces", "") else { return };
+    let Some(bucket) = Bucket::new("pieces") else { return };
+    let Some((server, proxy)) = server_on(&bucket, "") else { return };
     let repository = server.repository("team/app");
     let original = Random::new(2).bytes(30 * MIB + 77);
     let location = repository.start_upload();
@@ -323,6 +337,10 @@ fn an_upload_in_pieces_leaves_one_object_and_its_deletion_none() {
         first += length;
     }
     assert_eq!(first, original.len());
+    // The tail is an object without a row of its own, and no orphan.
+    assert_eq!(objects(&bucket), 1);
+    let (sound, findings) = server.check(&[]);
+    assert!(sound, "{findings}");
     repository.finish(&location, &sha256(&original), b"").expect(201);
     let finish = proxy.take();
     assert!(finish.iter().all(|seen| seen.kind != Kind::Part || seen.length <= 8 * MIB as u64));
@@ -334,15 +352,16 @@ fn an_upload_in_pieces_leaves_one_object_and_its_deletion_none() {
         b"",
     );
     assert!(part.expect(206).body == original[8_388_000..8_389_001]);
-    let (sound, findings) = server.check(&[]);
-    assert!(sound, "{findings}");
-    assert!(findings.contains("\"objects\":1"), "{findings}");
+    let (sound, findings) = server.check(&["--restart"]);
+    assert!(sound && findings.contains("\"objects\":1"), "{findings}");
+    assert_eq!(objects(&bucket), 1);
 
     server.request("DELETE", &repository.path(&format!("blobs/{}", sha256(&original))), &[], b"").expect(202);
     let report = server.gc("0s");
     assert_eq!((report["blobs_deleted"].as_u64(), report["objects_deleted"].as_u64()), (Some(1), Some(1)), "{report}");
     let (sound, findings) = server.check(&["--restart"]);
     assert!(sound && findings.contains("\"objects\":0"), "{findings}");
+    assert_eq!(objects(&bucket), 0);
 }
 
 #[test]

@@ -67,8 +67,7 @@ fn resume(repository: &Repository<'_>, location: &str, bytes: &[u8]) {
 }
 
 fn staged(server: &Server) -> Vec<String> {
-    let entries = std::fs::read_dir(server.data().join("uploads")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    server.staged_files()
 }
 
 fn places(length: usize) -> Vec<usize> {
