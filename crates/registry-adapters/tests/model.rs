@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::any::Any;
 use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
@@ -403,8 +402,8 @@ async fn compare(database: &SqlMetadata, story: &[Step]) -> Result<(), TestCaseE
     Ok(())
 }
 
-/// Tells stories to databases that `open` opens, each of which is empty.
-fn tell_stories(cases: u32, open: impl AsyncFn() -> (SqlMetadata, Box<dyn Any>)) {
+/// Tells stories to databases that `open` opens, each of which is empty and has its `Place` to itself.
+fn tell_stories<Place>(cases: u32, open: impl AsyncFn() -> (SqlMetadata, Place)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
@@ -423,7 +422,7 @@ fn sqlite_and_the_model_say_the_same() {
     tell_stories(96, async || {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metadata.sqlite");
-        (SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap(), Box::new(folder))
+        (SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap(), folder)
     });
 }
 
@@ -432,6 +431,6 @@ fn postgres_and_the_model_say_the_same() {
     let Some(server) = registry_test_postgres::server("the stories told to Postgres") else { return };
     tell_stories(48, async || {
         let database = server.copy(support::migrate);
-        (support::open(&database.url()).await.unwrap(), Box::new(database))
+        (support::open(&database.url()).await.unwrap(), database)
     });
 }

@@ -71,11 +71,14 @@ impl Subject for Bucket {
     }
 }
 
+/// Where an upload will be, and its parts.
+type Pending = (Path, BTreeMap<usize, Bytes>);
+
 /// Multipart uploads by the rules of S3, which `InMemory` does not keep: a part is named by its contents, completing
 /// takes the parts that are listed, and an upload that is not there is not found.
 struct Parts {
     objects: Arc<InMemory>,
-    uploads: Mutex<BTreeMap<MultipartId, (Path, BTreeMap<usize, Bytes>)>>,
+    uploads: Mutex<BTreeMap<MultipartId, Pending>>,
 }
 
 fn absent(path: &Path) -> object_store::Error {
@@ -248,7 +251,7 @@ async fn a_small_blob_lies_where_it_was_staged() {
     let bucket = Bucket::new();
     let store = bucket.store();
     let key = object(store.as_ref(), 1, b"small").await;
-    assert_eq!(store.upload_objects(Staged::new(1).id).await.unwrap(), [key.clone()]);
+    assert_eq!(store.upload_objects(Staged::new(1).id).await.unwrap(), std::slice::from_ref(&key));
     assert_eq!(store.upload_of(&key), Some(Staged::new(1).id));
     let staged = Staged::of(store.as_ref(), 2, b"small").await;
     let object = staged.candidates(store.as_ref(), &Digest::sha256(b"small")).nth(0);

@@ -295,7 +295,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
         ConfigurationError::Problems(error.into_iter().map(|error| Problem::from_figment(&error)).collect())
     })?;
     let mut loaded = Loaded { configuration, file, figment };
-    loaded.configuration.database.chosen = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
+    let chosen = loaded.set_keys().any(|(key, _)| key.path.starts_with("database."));
+    loaded.configuration.database.chosen = chosen;
     let problems = contradictions::find(&loaded);
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigurationError::Problems(problems)) }
 }

@@ -41,7 +41,7 @@ pub fn run(
         let printed = std::io::stdout().write_all(loaded.report().as_bytes());
         return printed.map_or_else(|error| failed(exit::FAILED, "config", &error), |()| ExitCode::from(exit::DONE));
     }
-    if let Err(error) = backend::check(&loaded, &sources.variables) {
+    if let Err(error) = backend::check(&sources.variables) {
         return failed(exit::MISUSED, "configuration", &error);
     }
     // Tokens' hashes and signing keys are in these files: nobody else reads them, whatever folder they lie in.

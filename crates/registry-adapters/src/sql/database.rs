@@ -20,8 +20,8 @@ pub(super) enum Decision<T> {
 /// The database.
 #[derive(Debug)]
 pub(super) enum Database {
-    Sqlite(SqliteDatabase),
-    Postgres(PostgresDatabase),
+    Sqlite(Box<SqliteDatabase>),
+    Postgres(Box<PostgresDatabase>),
 }
 
 impl Database {

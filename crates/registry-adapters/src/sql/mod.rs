@@ -58,7 +58,8 @@ impl SqlMetadata {
     /// # Errors
     /// [`StoreError`] when it cannot be opened, or a newer release has made it unusable for this one.
     pub async fn open_sqlite(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::Sqlite(SqliteDatabase::open(path, options).await?) })
+        let database = SqliteDatabase::open(path, options).await?;
+        Ok(Self { database: Database::Sqlite(Box::new(database)) })
     }
 
     /// Connects to a Postgres database, which must exist, and brings its schema up to date. Any number of replicas may do
@@ -70,7 +71,8 @@ impl SqlMetadata {
     /// # Errors
     /// [`StoreError`] when the server cannot be reached, or a newer release has made the database unusable for this one.
     pub async fn open_postgres(server: PostgresServer, options: PostgresOptions) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::Postgres(PostgresDatabase::open(server, options).await?) })
+        let database = PostgresDatabase::open(server, options).await?;
+        Ok(Self { database: Database::Postgres(Box::new(database)) })
     }
 
     /// The time that all replicas over this database share.

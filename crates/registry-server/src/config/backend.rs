@@ -52,7 +52,7 @@ pub fn metadata(configuration: &Configuration) -> MetadataBackend {
 ///
 /// # Errors
 /// [`ConfigurationError::Unsupported`] says what chose it and how to go on.
-pub fn check(loaded: &Loaded, variables: &[(String, String)]) -> Result<(), ConfigurationError> {
+pub fn check(variables: &[(String, String)]) -> Result<(), ConfigurationError> {
     let dynamo = variables.iter().find(|(name, text)| name == "DYNAMODB_TABLE" && !text.is_empty() && text != "local");
     if let Some((_, table)) = dynamo {
         return Err(ConfigurationError::Unsupported(format!(

@@ -102,7 +102,7 @@ mod tests {
         let file = CredentialsFile::find(variable).unwrap();
         assert_eq!(file.get_credential().await.unwrap().key_id, "ID1");
         std::fs::write(&path, TEXT.replace("ID1", "ID9")).unwrap();
-        let later = SystemTime::now() + std::time::Duration::from_secs(9);
+        let later = std::fs::metadata(&path).unwrap().modified().unwrap() + std::time::Duration::from_secs(9);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(file.get_credential().await.unwrap().key_id, "ID9");
 

@@ -8,6 +8,7 @@ use object_store::PutPayload;
 use object_store::multipart::PartId;
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::ports::blob_store::{AppendError, StagingWriter};
+use registry_core::ports::entropy::Entropy;
 use registry_core::upload::{StagingState, UploadId};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use super::Inner;
 use super::errors::{failure, is_absent};
 use super::staged::{Staged, Tail, key, whole};
+use crate::entropy::OsEntropy;
 
 /// How many parts of one upload are on their way at once; one at a time leaves the network idle between two.
 const PARTS_IN_FLIGHT: usize = 4;
@@ -27,6 +29,13 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(super) const MAX_PARTS: u64 = 10_000;
 
 type SentPart = (usize, Result<PartId, StoreError>);
+
+/// A name that nobody else has chosen or will choose.
+fn unique_name() -> String {
+    let mut bytes = [0; 16];
+    OsEntropy.fill(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid().simple().to_string()
+}
 
 /// Appends to one upload.
 ///
@@ -132,7 +141,7 @@ impl Writer {
             return Ok(());
         }
         let old = if self.buffer.length > 0 || is_nothing {
-            let tail = Tail { name: uuid::Uuid::new_v4().simple().to_string(), size: self.buffer.length as u64 };
+            let tail = Tail { name: unique_name(), size: self.buffer.length as u64 };
             self.store.put_tail(self.id, &tail, self.buffer.payload()).await?;
             self.staged.tail.replace(tail)
         } else {

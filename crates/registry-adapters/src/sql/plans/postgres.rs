@@ -179,7 +179,7 @@ impl Watched {
             Box::pin(async move {
                 let mut lines = Vec::new();
                 for statement in statements {
-                    for row in connection.fetch_all(on_postgres(*statement)).await? {
+                    for row in connection.fetch_all(on_postgres(statement)).await? {
                         lines.push(row.get::<String>("QUERY PLAN")?);
                     }
                 }

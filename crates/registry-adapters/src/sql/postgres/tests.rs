@@ -23,7 +23,7 @@ fn fresh() -> Option<TestDatabase> {
 async fn open_with(url: &str, options: PostgresOptions) -> Arc<Database> {
     let server = PostgresServer::from_url(url).unwrap();
     let opened = PostgresDatabase::open(server, options).await;
-    Arc::new(Database::Postgres(opened.unwrap_or_else(|error| panic!("{}", error.chain()))))
+    Arc::new(Database::Postgres(Box::new(opened.unwrap_or_else(|error| panic!("{}", error.chain())))))
 }
 
 async fn open(database: &TestDatabase) -> Arc<Database> {

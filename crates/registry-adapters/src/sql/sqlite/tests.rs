@@ -17,7 +17,7 @@ async fn open(folder: &TempDir) -> Database {
 }
 
 async fn open_at(path: &Path) -> Database {
-    Database::Sqlite(SqliteDatabase::open(path, SqliteOptions::default()).await.unwrap())
+    Database::Sqlite(Box::new(SqliteDatabase::open(path, SqliteOptions::default()).await.unwrap()))
 }
 
 fn folder() -> TempDir {

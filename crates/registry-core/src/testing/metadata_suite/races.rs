@@ -95,7 +95,7 @@ pub async fn a_review_and_a_manifest_agree(subject: &impl Subject) {
                 assert!(world.holds_blob(&repository, &digest).await, "round {round}");
             }
             PutManifest::Missing(missing) => {
-                assert_eq!(missing, [digest.clone()]);
+                assert_eq!(missing, std::slice::from_ref(&digest));
                 assert!(!world.holds_blob(&repository, &digest).await, "round {round}");
             }
             PutManifest::NameTaken => panic!("the name is free"),
