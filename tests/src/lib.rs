@@ -4,6 +4,7 @@
 //! Everything blocks: a test is a sequence of sentences, and concurrency in it is threads.
 
 pub mod clients;
+pub mod cluster;
 pub mod http;
 pub mod oci;
 pub mod process;
@@ -17,6 +18,7 @@ pub mod wait;
 
 pub use registry_test_postgres as postgres;
 
+pub use cluster::{Balancer, Cluster};
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
 pub use process::Process;

@@ -88,11 +88,11 @@ impl Default for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// An empty folder of its own, the token [`ADMIN`], no access for strangers.
-    pub fn new() -> Self {
+    /// The same, whatever the environment says of stores: files and SQLite in its folder.
+    pub fn on_files() -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let data = folder.path().join("data");
-        let mut builder = Self {
+        Self {
             folder: Arc::new(folder),
             data,
             config: String::new(),
@@ -100,7 +100,12 @@ impl ServerBuilder {
             wrapper: Vec::new(),
             database_url: None,
             database: None,
-        };
+        }
+    }
+
+    /// An empty folder of its own, the token [`ADMIN`], no access for strangers.
+    pub fn new() -> Self {
+        let mut builder = Self::on_files();
         if std::env::var(METADATA).is_ok_and(|metadata| metadata == "postgres") {
             let server = postgres::server("servers on Postgres");
             builder = builder.database(server.expect("the tests were told to run on Postgres").database());
