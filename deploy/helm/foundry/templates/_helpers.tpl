@@ -1,0 +1,73 @@
+{{- define "foundry.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "foundry.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "foundry.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foundry.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "foundry.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "foundry.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "foundry.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "foundry.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "foundry.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "foundry.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether there may be several pods, so that what needs more than one makes sense. */ -}}
+{{- define "foundry.replicated" -}}
+{{- if not .Values.persistence.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Values that contradict each other stop the installation: a registry must never keep its data where nobody looks. */ -}}
+{{- define "foundry.validate" -}}
+{{- $database := .Values.database.host -}}
+{{- $bucket := .Values.storage.s3.bucket -}}
+{{- if .Values.persistence.enabled -}}
+{{- if or $database $bucket -}}
+{{- fail "persistence.enabled keeps everything on one volume; unset database.host and storage.s3.bucket" -}}
+{{- end -}}
+{{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled -}}
+{{- fail "persistence.enabled is for one server: set replicaCount to 1 and disable autoscaling, or use database.host and storage.s3.bucket" -}}
+{{- end -}}
+{{- else -}}
+{{- if not (and $database $bucket) -}}
+{{- fail "set database.host and storage.s3.bucket for replicas, or persistence.enabled with replicaCount 1 for one server" -}}
+{{- end -}}
+{{- if not .Values.database.existingSecret -}}
+{{- fail "database.existingSecret must name a Secret with the password of the database's user" -}}
+{{- end -}}
+{{- if not .Values.auth.existingSecret -}}
+{{- fail "auth.existingSecret must name a Secret with the administrators' tokens: replicas have no place to keep one of their own" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
