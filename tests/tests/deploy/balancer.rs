@@ -1,0 +1,250 @@
+//! The balancers' examples, run by the balancers themselves: bodies stream, nothing pins a client, and a replica that
+//! is gone is passed over.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use registry_tests::process::free_port;
+use registry_tests::server::{ADMIN, request};
+use registry_tests::tools::{run, tool};
+use registry_tests::{Connection, Process, Random, Server, eventually};
+use tempfile::TempDir;
+
+use super::{read, root};
+
+const MIB: usize = 1024 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Haproxy,
+    Nginx,
+}
+
+const KINDS: [Kind; 2] = [Kind::Haproxy, Kind::Nginx];
+
+/// A running balancer, with the configuration of deploy/ and addresses of this test.
+struct Balancer {
+    address: SocketAddr,
+    _process: Process,
+    folder: TempDir,
+}
+
+/// `text` with each of these replaced; each is there.
+#[track_caller]
+fn replaced(text: &str, replacements: &[(&str, String)]) -> String {
+    replacements.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "there is no `{from}`");
+        text.replace(from, to)
+    })
+}
+
+impl Kind {
+    /// Its program, or `None` after saying that `test` is skipped.
+    fn program(self, test: &str) -> Option<std::path::PathBuf> {
+        tool(&format!("{self:?}: {test}"), if self == Kind::Haproxy { "haproxy" } else { "nginx" })
+    }
+
+    /// Writes the configuration into `folder`; the command that uses it.
+    fn command(self, program: &Path, folder: &Path, listen: SocketAddr, servers: &[SocketAddr; 3]) -> Command {
+        let mut replacements = vec![("foundry-1:8080", servers[0].to_string())];
+        replacements.push(("foundry-2:8080", servers[1].to_string()));
+        replacements.push(("foundry-3:8080", servers[2].to_string()));
+        let mut command = Command::new(program);
+        command.current_dir(folder);
+        match self {
+            Kind::Haproxy => {
+                replacements.push(("bind :8080", format!("bind {listen}")));
+                let text = replaced(&read("deploy/haproxy.cfg"), &replacements);
+                std::fs::write(folder.join("haproxy.cfg"), text).unwrap();
+                command.args(["-db", "-f", "haproxy.cfg"]);
+            }
+            Kind::Nginx => {
+                replacements.push(("listen 8080", format!("listen {listen}")));
+                let text = replaced(&read("deploy/nginx.conf"), &replacements);
+                std::fs::write(folder.join("foundry.conf"), text).unwrap();
+                let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| {
+                    std::fs::create_dir_all(folder.join(kind)).unwrap();
+                    format!("{kind}_temp_path {};", folder.join(kind).display())
+                });
+                // What a distribution's nginx.conf has around the files of conf.d. One process, so that turns are exact.
+                let main = format!(
+                    "daemon off; master_process off; pid {0}/pid; error_log stderr; events {{}}\n\
+                     http {{ access_log off; {1} include {0}/foundry.conf; }}\n",
+                    folder.display(),
+                    paths.join(" "),
+                );
+                std::fs::write(folder.join("nginx.conf"), main).unwrap();
+                command.args(["-e", "stderr", "-c"]).arg(folder.join("nginx.conf"));
+            }
+        }
+        command
+    }
+}
+
+impl Balancer {
+    /// Starts one; `None` after saying that `test` is skipped.
+    #[track_caller]
+    fn start(kind: Kind, test: &str, servers: &[SocketAddr; 3]) -> Option<Self> {
+        let program = kind.program(test)?;
+        let folder = TempDir::new().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let process = Process::start(&mut kind.command(&program, folder.path(), address, servers));
+        let balancer = Self { address, _process: process, folder };
+        eventually("the balancer serves", || {
+            let answer = request(address, None, "GET", "/healthz", &[], b"").ok()?;
+            (answer.status == 200).then_some(())
+        });
+        Some(balancer)
+    }
+
+    #[track_caller]
+    fn request(&self, method: &str, target: &str, body: &[u8]) -> registry_tests::Answer {
+        request(self.address, Some(ADMIN), method, target, &[], body)
+            .unwrap_or_else(|error| panic!("{target}: {error}"))
+    }
+}
+
+/// Three servers that share nothing; each holds a package that says its number.
+fn three_servers() -> [Server; 3] {
+    [1, 2, 3].map(|number| {
+        let server = Server::start();
+        server.request("POST", &format!("/api/v1/artifacts/server-{number}/1"), &[], b"x").expect(201);
+        server
+    })
+}
+
+/// Which of the [`three_servers`] answered `GET /api/v1/packages`.
+fn who(answer: registry_tests::Answer) -> String {
+    answer.expect(200).json()["packages"][0]["name"].as_str().unwrap().to_owned()
+}
+
+/// The bytes of all files below a folder.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+#[test]
+fn the_balancers_accept_the_files_as_they_are() {
+    let test = "the configuration as it is";
+    if let Some(haproxy) = Kind::Haproxy.program(test) {
+        let output = run(Command::new(haproxy).arg("-c").arg("-f").arg(root().join("deploy/haproxy.cfg")));
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("Configuration file is valid"), "{said}");
+        // The replicas' names mean nothing here; nothing else is worth a warning.
+        let warnings = said.lines().filter(|line| line.contains("[WARNING]") && !line.contains("could not resolve"));
+        assert_eq!(warnings.collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+    if let Some(nginx) = Kind::Nginx.program(test) {
+        // nginx looks names up when it reads them.
+        let folder = TempDir::new().unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let output = run(Kind::Nginx.command(&nginx, folder.path(), nowhere, &[nowhere; 3]).arg("-t"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("test is successful"), "{said}");
+        assert!(!said.contains("[warn]"), "{said}");
+    }
+}
+
+#[test]
+fn an_upload_reaches_the_server_while_the_client_still_sends() {
+    for kind in KINDS {
+        let server = Server::start();
+        let Some(balancer) = Balancer::start(kind, "an upload streams", &[server.address(); 3]) else { continue };
+        let bytes = Random::new(7).bytes(100 * MIB);
+        let (first, rest) = bytes.split_at(60 * MIB);
+        let mut client = Connection::open(balancer.address);
+        let headers = [format!("Authorization: Bearer {ADMIN}"), format!("Content-Length: {}", bytes.len())];
+        client.send_head("POST", "/api/v1/artifacts/large/1?filename=large.bin", &headers).unwrap();
+        client.send(first).unwrap();
+        // What is on the way may lie in sockets and buffers, a few MiB; the rest has come.
+        let uploads = server.data().join("uploads");
+        eventually("the server has what was sent, though the client has not ended", || {
+            (bytes_below(&uploads) >= 50 * MIB as u64).then_some(())
+        });
+        assert_eq!(bytes_below(&balancer.folder.path().join("client_body")), 0, "{kind:?}: nothing lies in between");
+        client.send(rest).unwrap();
+        client.answer().unwrap().expect(201);
+        let stored = balancer.request("GET", "/api/v1/artifacts/large/1", b"").expect(200);
+        assert!(stored.body == bytes, "{kind:?}: it came back as it was sent");
+    }
+}
+
+#[test]
+fn requests_of_one_client_go_to_each_replica_in_turn() {
+    for kind in KINDS {
+        let servers = three_servers();
+        let addresses = [servers[0].address(), servers[1].address(), servers[2].address()];
+        let Some(balancer) = Balancer::start(kind, "turns", &addresses) else { continue };
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        // On one connection, with one token, and then on a connection each.
+        let mut client = Connection::open(balancer.address);
+        for _ in 0..6 {
+            client.send_head("GET", "/api/v1/packages", &[format!("Authorization: Bearer {ADMIN}")]).unwrap();
+            *counts.entry(who(client.answer().unwrap())).or_default() += 1;
+        }
+        for _ in 0..6 {
+            *counts.entry(who(balancer.request("GET", "/api/v1/packages", b""))).or_default() += 1;
+        }
+        let even = [1, 2, 3].map(|number| (format!("server-{number}"), 4));
+        assert_eq!(counts, BTreeMap::from(even), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_replica_that_is_gone_is_passed_over() {
+    for kind in KINDS {
+        let [mut gone, second, third] = three_servers();
+        let addresses = [gone.address(), second.address(), third.address()];
+        let Some(balancer) = Balancer::start(kind, "a replica is gone", &addresses) else { continue };
+        gone.kill();
+        for number in 0..30 {
+            // None fails, whether it may be sent twice or not.
+            who(balancer.request("GET", "/api/v1/packages", b""));
+            balancer.request("POST", &format!("/api/v1/artifacts/after/{number}"), b"bytes").expect(201);
+        }
+    }
+}
+
+#[test]
+fn haproxy_sends_nothing_to_a_replica_that_is_not_ready() {
+    let servers = three_servers();
+    let addresses = [servers[0].address(), servers[1].address(), servers[2].address()];
+    let Some(balancer) = Balancer::start(Kind::Haproxy, "a replica is not ready", &addresses) else { return };
+    let seven = || (0..7).map(|_| who(balancer.request("GET", "/api/v1/packages", b""))).collect::<Vec<_>>();
+    // Its disk is gone. It could still answer this request, so only its readiness keeps requests away.
+    let away = servers[0].folder().join("away");
+    std::fs::rename(servers[0].data(), &away).unwrap();
+    who(servers[0].get("/api/v1/packages"));
+    eventually("nothing goes there", || (!seven().contains(&"server-1".to_owned())).then_some(()));
+    std::fs::rename(&away, servers[0].data()).unwrap();
+    eventually("it takes its turn again", || seven().contains(&"server-1".to_owned()).then_some(()));
+}
+
+#[test]
+fn clients_cannot_say_that_they_are_others() {
+    for kind in KINDS {
+        let builder = Server::builder().environment("FOUNDRY_SERVER__TRUSTED_PROXIES", "127.0.0.0/8");
+        let server = builder.environment("FOUNDRY_AUTH__FAILED_ATTEMPTS_PER_MINUTE", "3").start();
+        let Some(balancer) = Balancer::start(kind, "forwarded headers", &[server.address(); 3]) else { continue };
+        let ask = |headers: &[&str], token| request(balancer.address, token, "GET", "/v2/", headers, b"").unwrap();
+        // The name by which the client knows the registry comes through, and what it claims to be does not.
+        let lies = ["X-Forwarded-Proto: https", "X-Forwarded-Host: evil.example"];
+        let challenge = ask(&lies, None).expect(401).header("www-authenticate").unwrap().to_owned();
+        assert!(challenge.contains("realm=\"http://localhost/auth/token\""), "{kind:?}: {challenge}");
+        // A guesser is throttled although each guess claims to come from somewhere else.
+        let statuses: Vec<u16> = (1..=10)
+            .map(|number| {
+                ask(&[&format!("X-Forwarded-For: 203.0.113.{number}")], Some("a-wrong-token-to-guess")).status
+            })
+            .collect();
+        assert_eq!(statuses.last(), Some(&429), "{kind:?}: {statuses:?}");
+    }
+}
