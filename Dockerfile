@@ -10,11 +10,11 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN deploy/static-root /root-of-image
+RUN deploy/static-root /image
 
 FROM scratch
-COPY --from=build /root-of-image/ /
-COPY --from=build --chown=65532:65532 /root-of-image/data/ /data/
+COPY --from=build /image/root/ /
+COPY --from=build --chown=65532:65532 /image/owned/ /
 
 LABEL org.opencontainers.image.title="Foundry" \
       org.opencontainers.image.description="A universal artifact registry" \

@@ -117,7 +117,7 @@ fn three_servers() -> [Server; 3] {
 
 /// Which of the [`three_servers`] answered `GET /api/v1/packages`.
 fn who(answer: registry_tests::Answer) -> String {
-    answer.expect(200).json()["packages"][0]["name"].as_str().unwrap().to_owned()
+    answer.expect(200).json()["packages"][0]["package"].as_str().unwrap().to_owned()
 }
 
 /// The bytes of all files below a folder.

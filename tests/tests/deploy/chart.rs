@@ -209,7 +209,7 @@ fn values_that_would_lose_data_are_refused() {
     refused("replicas", "database.existingSecret=", "database.existingSecret must name a Secret");
     refused("replicas", "auth.existingSecret=", "auth.existingSecret must name a Secret");
     refused("single", "replicaCount=2", "persistence.enabled is for one server");
-    refused("single", "database.host=db", "persistence.enabled keeps everything on one volume");
+    refused("single", "database.host=db", "persistence.enabled keeps the metadata on its volume");
     // A key that nobody reads is a mistake.
     refused("replicas", "database.passwort=x", "passwort");
     refused("replicas", "database.sslmode=maybe", "sslmode");
@@ -229,7 +229,7 @@ fn the_server_reads_what_the_chart_sets() {
         let own = effective_configuration(helm.home.path(), &file, &[]);
         assert_eq!(own.code, Some(0), "{}\n{configuration}", own.stderr);
         if set == "everything" {
-            for line in ["base_url: \"https://registry.example.com\"", "grace: \"2days\"", "shutdown_grace: \"1m\""] {
+            for line in ["base_url: \"https://registry.example.com\"", "grace: \"48h\"", "shutdown_grace: \"60s\""] {
                 assert!(own.stdout.contains(line), "{line}\n{}", own.stdout);
             }
         }

@@ -206,14 +206,10 @@ fn both_dockerfiles_end_in_the_same_image() {
         last.lines().filter(|line| line.starts_with("COPY ")).map(str::to_owned).collect()
     };
     // The same tree with the same owners, made by the same script.
-    let normalised: Vec<String> = copies(&built)
-        .iter()
-        .map(|line| {
-            line.replace("--from=build ", "").replace("/root-of-image/data/", "data/").replace("/root-of-image/", "./")
-        })
-        .collect();
-    assert_eq!(normalised, copies(&static_));
-    assert!(built.contains("\nRUN deploy/static-root /root-of-image\n"));
+    let built_copies: Vec<String> =
+        copies(&built).iter().map(|line| line.replace("--from=build ", "").replace("/image/", "")).collect();
+    assert_eq!(copies(&static_), built_copies);
+    assert!(built.contains("\nRUN deploy/static-root /image\n"));
     // The base is pinned by name, and new enough for the workspace.
     let version = read("Cargo.toml")
         .lines()

@@ -53,8 +53,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $database := .Values.database.host -}}
 {{- $bucket := .Values.storage.s3.bucket -}}
 {{- if .Values.persistence.enabled -}}
-{{- if or $database $bucket -}}
-{{- fail "persistence.enabled keeps everything on one volume; unset database.host and storage.s3.bucket" -}}
+{{- if $database -}}
+{{- fail "persistence.enabled keeps the metadata on its volume; unset database.host" -}}
 {{- end -}}
 {{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled -}}
 {{- fail "persistence.enabled is for one server: set replicaCount to 1 and disable autoscaling, or use database.host and storage.s3.bucket" -}}
