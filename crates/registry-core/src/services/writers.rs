@@ -65,3 +65,41 @@ impl Drop for Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn is_overtaken(writer: &mut Writer) -> bool {
+        writer.overtaken().now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_newest_writer_goes_on_and_every_older_one_stops() {
+        let (writers, id) = (Writers::default(), UploadId::from_random([1; 16]));
+        let mut first = writers.enter(id, Epoch(1));
+        assert!(!is_overtaken(&mut first));
+        let mut third = writers.enter(id, Epoch(3));
+        assert!(is_overtaken(&mut first));
+        let mut second = writers.enter(id, Epoch(2));
+        assert!(is_overtaken(&mut second), "who enters late is overtaken already");
+        assert!(!is_overtaken(&mut third));
+        let mut other = writers.enter(UploadId::from_random([2; 16]), Epoch(4));
+        assert!(!is_overtaken(&mut third) && !is_overtaken(&mut other), "uploads do not disturb each other");
+    }
+
+    #[test]
+    fn who_leaves_takes_its_own_entry_along_and_no_other() {
+        let (writers, id) = (Writers::default(), UploadId::from_random([1; 16]));
+        let first = writers.enter(id, Epoch(1));
+        let mut second = writers.enter(id, Epoch(2));
+        drop(first);
+        writers.stop(id);
+        assert!(is_overtaken(&mut second), "the newer one can still be stopped");
+        drop(second);
+        assert!(writers.0.lock().unwrap().is_empty());
+        writers.stop(id);
+    }
+}

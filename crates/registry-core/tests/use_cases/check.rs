@@ -1,0 +1,167 @@
+//! Comparing ledger and store.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use registry_core::ports::blob_store::ObjectKey;
+use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::{JobStore, ObjectLedger};
+use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CollectGarbage};
+
+use crate::world::{World, at_once, sha256};
+
+const PLAIN: CheckOptions = CheckOptions { deep: false, repair: false, restart: false };
+const DEEP: CheckOptions = CheckOptions { deep: true, ..PLAIN };
+const REPAIR: CheckOptions = CheckOptions { deep: true, repair: true, restart: false };
+
+impl World {
+    async fn check(&self, options: CheckOptions) -> CheckReport {
+        let mut told = Vec::new();
+        let report = self.services.check_storage(options, |finding| told.push(finding.clone())).await.unwrap();
+        assert_eq!(told, report.findings, "each finding is told at once");
+        assert_eq!(self.metadata.job_cursor("check").await.unwrap(), None, "a finished check begins anew");
+        report
+    }
+
+    fn key(&self, content: &str) -> ObjectKey {
+        let entries = at_once(self.metadata.ledger_page(None, 100)).unwrap();
+        let of_it = |blob: &Option<_>| blob.as_ref().is_some_and(|(digest, _)| *digest == sha256(content));
+        entries.into_iter().find(|entry| of_it(&entry.blob)).expect("it is stored").key
+    }
+}
+
+#[tokio::test]
+async fn a_sound_store_has_no_findings_and_is_counted() {
+    let world = World::new().await;
+    for content in ["1", "22", "333"] {
+        world.push("app", content).await;
+    }
+    for options in [PLAIN, DEEP, REPAIR] {
+        assert_eq!(world.check(options).await, CheckReport { objects: 3, bytes: 6, ..CheckReport::default() });
+    }
+    assert_eq!(world.objects().await.len(), 3);
+}
+
+#[tokio::test]
+async fn damage_is_found_repaired_and_can_be_pushed_again() {
+    let world = World::new().await;
+    for content in ["missing", "torn", "altered", "sound"] {
+        world.push("app", content).await;
+    }
+    let (missing, torn, altered) = (world.key("missing"), world.key("torn"), world.key("altered"));
+    world.blobs.damage(&missing, None);
+    world.blobs.damage(&torn, Some(Bytes::from_static(b"tor")));
+    world.blobs.damage(&altered, Some(Bytes::from_static(b"Altered")));
+    let orphan = ObjectKey("zz/orphan".into());
+    world.blobs.damage(&orphan, Some(Bytes::from_static(b"orphan")));
+
+    let expect = |deep: bool| {
+        let mut findings = vec![
+            CheckFinding::Missing { digest: sha256("missing"), key: missing.clone() },
+            CheckFinding::WrongSize { digest: sha256("torn"), key: torn.clone(), expected: 4, actual: 3 },
+            CheckFinding::Orphaned { key: orphan.clone(), size: 6 },
+        ];
+        if deep {
+            let (digest, actual) = (sha256("altered"), sha256("Altered"));
+            findings.push(CheckFinding::WrongContent { digest, key: altered.clone(), actual });
+        }
+        findings
+    };
+    let assert_found = |report: &CheckReport, deep: bool| {
+        let mut expected = expect(deep);
+        expected.sort_by_key(|finding| format!("{finding:?}"));
+        let mut found = report.findings.clone();
+        found.sort_by_key(|finding| format!("{finding:?}"));
+        assert_eq!(found, expected);
+    };
+    let report = world.check(PLAIN).await;
+    assert_found(&report, false);
+    assert_eq!((report.objects, report.repaired), (4, 0));
+    let report = world.check(DEEP).await;
+    assert_found(&report, true);
+    assert_eq!(report.repaired, 0);
+    let report = world.check(REPAIR).await;
+    assert_found(&report, true);
+    assert_eq!(report.repaired, 4);
+    assert_eq!(world.check(DEEP).await, CheckReport { objects: 1, bytes: 5, ..CheckReport::default() });
+    assert_eq!(world.objects().await, [world.key("sound")]);
+    for content in ["missing", "torn", "altered"] {
+        assert_eq!(world.blob("app", &sha256(content)).await, None);
+        let digest = world.push("app", content).await;
+        assert_eq!(world.blob("app", &digest).await.as_deref(), Some(content));
+    }
+}
+
+#[tokio::test]
+async fn damaged_bytes_of_a_version_are_reported_and_not_repaired() {
+    let world = World::new().await;
+    let artifact = world.publish("tool", "1", "bytes").await.unwrap();
+    world.blobs.damage(&world.key("bytes"), None);
+    let report = world.check(REPAIR).await;
+    assert_eq!((report.findings.len(), report.repaired), (1, 0));
+    let registry = world.registry("generic").await.id;
+    let described = world.services.describe_artifact(registry, &artifact.package, &artifact.version).await.unwrap();
+    assert_eq!(described, Some(artifact), "whoever published it is not told that it never was");
+}
+
+#[tokio::test]
+async fn what_is_collected_or_removed_while_it_looks_is_no_finding() {
+    let world = World::new().await;
+    for content in ["one", "two"] {
+        world.push("app", content).await;
+        world.blobs.damage(&world.key(content), None);
+    }
+    for orphan in ["zz/1", "zz/2"] {
+        world.blobs.damage(&ObjectKey(orphan.into()), Some(Bytes::from_static(b"orphan")));
+    }
+    let (blobs, metadata, now) = (world.blobs.clone(), world.metadata.clone(), world.clock.now());
+    let report = world.services.check_storage(PLAIN, |finding| match finding {
+        CheckFinding::Missing { digest, .. } => {
+            let other = if *digest == sha256("one") { "two" } else { "one" };
+            at_once(metadata.forget_blob(&sha256(other), now)).unwrap();
+        }
+        _ => {
+            blobs.damage(&ObjectKey("zz/2".into()), None);
+        }
+    });
+    let findings = report.await.unwrap().findings;
+    assert_eq!(findings.len(), 2, "{findings:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_check_goes_on_where_it_stood_unless_it_is_restarted() {
+    let world = World::new().await;
+    let mut keys = Vec::new();
+    for content in ["1", "2", "3"] {
+        world.push("app", content).await;
+        keys.push(world.key(content));
+        world.blobs.damage(&ObjectKey(format!("zz/{content}")), Some(Bytes::from_static(b"orphan")));
+    }
+    keys.sort();
+    let counts = async |options| {
+        let report = world.check(options).await;
+        (report.objects, report.findings.len())
+    };
+    let stand = async |cursor: String| world.metadata.set_job_cursor("check", Some(&cursor)).await.unwrap();
+    assert_eq!(counts(PLAIN).await, (3, 3));
+    stand(format!("ledger:{}", keys[0])).await;
+    assert_eq!(counts(PLAIN).await, (2, 3));
+    stand("store:zz/1".into()).await;
+    assert_eq!(counts(PLAIN).await, (0, 2));
+    stand("store:zz/1".into()).await;
+    assert_eq!(counts(CheckOptions { restart: true, ..PLAIN }).await, (3, 3));
+}
+
+#[tokio::test]
+async fn what_is_doomed_or_reserved_is_no_finding() {
+    let world = World::new().await;
+    crate::finishing::finalising(&world, "reserved").await;
+    world.push("app", "doomed").await;
+    let key = world.key("doomed");
+    let claim = registry_core::ports::blob_store::BlobStore::claim_deletion(&world.blobs, &key).await.unwrap();
+    let now = CollectGarbage { grace: Some(Duration::ZERO), dry_run: false };
+    world.services.collect_garbage(now).await.unwrap();
+    drop(claim);
+    assert_eq!(world.objects().await, [key]);
+    assert_eq!(world.check(REPAIR).await, CheckReport::default());
+}

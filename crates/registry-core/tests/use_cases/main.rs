@@ -1,0 +1,15 @@
+//! What the use cases promise, over the in-memory ports: a clock that the test moves, seeded randomness, and named
+//! moments at which a test lets something else happen.
+
+mod artifacts;
+mod check;
+mod credentials;
+mod finishing;
+mod garbage;
+mod lists;
+mod manifests;
+mod reading;
+mod registries;
+mod uploads;
+mod world;
+mod writing;
