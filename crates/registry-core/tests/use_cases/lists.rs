@@ -24,9 +24,8 @@ async fn repositories() {
         let config = world.push(name, "config").await;
         world.tag(name, "v1", &config).await;
     }
-    let registry = world.registry("oci").await;
     let list = async |after: Option<&str>, limit: usize| {
-        world.services.list_repositories(&registry, &principal(&TWO_RANGES), after, limit).await.unwrap()
+        world.services.list_repositories(&principal(&TWO_RANGES), after, limit).await.unwrap()
     };
     for limit in 0..6 {
         assert_page(list(None, limit).await, &["b/1", "b/2", "d/1", "d/2"], limit);
@@ -100,10 +99,8 @@ async fn tags_of_all_repositories() {
             world.tag(name, tag, &config).await;
         }
     }
-    let registry = world.registry("oci").await;
     let list = async |after: Option<(&str, &str)>, limit: usize| {
-        let (page, more) =
-            world.services.list_all_tags(&registry, &principal(&TWO_RANGES), after, limit).await.unwrap();
+        let (page, more) = world.services.list_all_tags(&principal(&TWO_RANGES), after, limit).await.unwrap();
         (page.into_iter().map(|entry| format!("{}:{}", entry.repository, entry.tag)).collect::<Vec<_>>(), more)
     };
     let all = ["b/1:v1", "b/1:v2", "b/2:v1", "b/2:v2", "d/1:v1", "d/1:v2"];

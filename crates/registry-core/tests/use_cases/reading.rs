@@ -30,7 +30,7 @@ async fn a_blob_that_is_not_there_is_none() {
     for for_push in [true, false] {
         assert_eq!(world.services.describe_blob(&repository, &sha256("x"), for_push).await.unwrap(), None);
     }
-    assert!(world.services.read_blob(&repository, &sha256("x")).await.unwrap().is_none());
+    assert!(world.services.read_blob(&repository, &sha256("x"), false).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn missing_or_torn_bytes_are_a_failure_and_never_sent() {
     let [key] = &world.objects().await[..] else { panic!("one object") };
     for damage in [Some(Bytes::from_static(b"laye")), None] {
         world.blobs.damage(key, damage);
-        let read = world.services.read_blob(&world.repository("app").await, &digest).await;
+        let read = world.services.read_blob(&world.repository("app").await, &digest, false).await;
         assert_eq!(read.err().map(|error| error.kind), Some(StoreErrorKind::Corrupt));
     }
 }

@@ -22,8 +22,8 @@ use registry_core::ports::metadata::{ObjectLedger, UploadStore};
 use registry_core::ports::steps::Steps;
 use registry_core::registry::{Format, Mode, References, Registry, RegistrySettings, Repository};
 use registry_core::services::{
-    Body, BodyError, ContentRange, FinishUpload, Ports, PreparedRegistry, PublishArtifact, PutManifestRequest,
-    Services, Settings, UploadError, WriteUpload,
+    BlobSource, Body, BodyError, ContentRange, FinishUpload, Ports, PreparedRegistry, PublishArtifact,
+    PutManifestRequest, Services, Settings, UploadError, WriteUpload,
 };
 use registry_core::testing::clock::ManualClock;
 use registry_core::testing::entropy::SeededEntropy;
@@ -225,7 +225,8 @@ impl World {
 
     /// The bytes of a blob, if the repository has it.
     pub async fn blob(&self, repository: &str, digest: &Digest) -> Option<String> {
-        let reader = self.services.read_blob(&self.repository(repository).await, digest).await.unwrap()?;
+        let source = self.services.read_blob(&self.repository(repository).await, digest, false).await.unwrap()?;
+        let BlobSource::Here(reader) = source else { panic!("nobody asked for a place elsewhere") };
         let mut bytes = Vec::new();
         let mut pieces = reader.clone().stream(0..reader.size());
         while let Some(piece) = pieces.next().await {
