@@ -102,6 +102,14 @@ fn arrows_between_crates_point_inward() {
 }
 
 #[test]
+fn cargo_run_means_the_server() {
+    let packages = packages();
+    // With none, or more than one, `cargo run` in the workspace is an error.
+    let meant: Vec<&str> = packages.iter().filter_map(|package| package["default_run"].as_str()).collect();
+    assert_eq!(meant, ["registry-server"]);
+}
+
+#[test]
 fn the_domain_does_no_input_or_output() {
     let packages = packages();
     let core = packages.iter().find(|package| name(package) == "registry-core").unwrap();
