@@ -184,3 +184,32 @@ impl Services {
         Ok(Principal { name: "anonymous".to_owned(), anonymous: true, scopes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_tokens_are_remembered_and_rather_the_fresh_than_the_stale() {
+        let proven = ProvenTokens::default();
+        let principal = Arc::new(Principal { name: "ci".into(), anonymous: false, scopes: Vec::new() });
+        let remember = |number: usize, now: Timestamp| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            proven.remember(&TokenHash(hash), &principal, now, now + PROVEN_FOR);
+            proven.0.lock().unwrap().len()
+        };
+        let start = Timestamp::from_micros(0);
+        let later = start + PROVEN_FOR;
+        for number in 1..PROVEN_LIMIT {
+            assert_eq!(remember(number, start), number);
+        }
+        assert_eq!(remember(PROVEN_LIMIT, later), PROVEN_LIMIT);
+        assert_eq!(remember(1, later), PROVEN_LIMIT, "one that is known takes no room");
+        assert_eq!(remember(PROVEN_LIMIT + 1, later), 3, "the stale ones made room");
+        for number in 4..=PROVEN_LIMIT {
+            assert_eq!(remember(2 * PROVEN_LIMIT + number, later), number);
+        }
+        assert_eq!(remember(0, later), 1, "where all are fresh, all are asked for again");
+    }
+}

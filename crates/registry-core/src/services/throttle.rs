@@ -87,4 +87,25 @@ mod tests {
         }
         assert!(throttle.failures.lock().unwrap().len() <= ADDRESS_LIMIT);
     }
+
+    #[test]
+    fn where_too_many_addresses_fail_those_whose_minute_is_over_are_forgotten_first() {
+        let throttle = Throttle::new(1);
+        let failed = |number: usize, now: Timestamp| {
+            throttle.failed(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()), now);
+            throttle.failures.lock().unwrap().len()
+        };
+        let start = Timestamp::from_micros(0);
+        let later = start + WINDOW;
+        for number in 1..ADDRESS_LIMIT {
+            assert_eq!(failed(number, start), number);
+        }
+        assert_eq!(failed(ADDRESS_LIMIT, later), ADDRESS_LIMIT);
+        assert_eq!(failed(1, later), ADDRESS_LIMIT, "one that is known takes no room");
+        assert_eq!(failed(ADDRESS_LIMIT + 1, later), 3, "those whose minute is over made room");
+        for number in 4..=ADDRESS_LIMIT {
+            assert_eq!(failed(2 * ADDRESS_LIMIT + number, later), number);
+        }
+        assert_eq!(failed(0, later), 1);
+    }
 }
