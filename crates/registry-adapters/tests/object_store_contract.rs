@@ -283,6 +283,23 @@ async fn parts_are_read_by_completing_them() {
     assert_eq!(written.await.unwrap_err().kind, StoreErrorKind::Corrupt);
 }
 
+/// Two checkpoints have the same full parts, and tails of the same length. Reading one of them completes the upload: what
+/// is there then is never taken for the other.
+#[tokio::test]
+async fn what_was_read_is_not_published_for_other_bytes() {
+    let bucket = Bucket::with_parts(1_000);
+    let store = bucket.store();
+    let begun = Staged::of(store.as_ref(), 1, &bytes(1, 2_300)).await;
+    let again = || Staged { id: begun.id, offset: begun.offset, staging: begun.staging.clone() };
+    let (mut wrong, mut right) = (again(), again());
+    wrong.append(store.as_ref(), &bytes(2, 400)).await;
+    right.append(store.as_ref(), &bytes(3, 400)).await;
+    assert_eq!(wrong.bytes(store.as_ref()).await, [bytes(1, 2_300), bytes(2, 400)].concat());
+    let key = right.candidates(store.as_ref(), &Digest::sha256(b"any")).nth(0);
+    assert_eq!(right.publish(bucket.store().as_ref(), &key).await, Published::Lost);
+    assert_eq!(wrong.publish(bucket.store().as_ref(), &key).await, Published::Yes);
+}
+
 /// What dies before its first checkpoint has told nobody the name of its multipart upload.
 #[tokio::test]
 async fn multipart_uploads_that_nobody_remembers_are_found_by_their_upload() {

@@ -32,8 +32,7 @@ impl CredentialsFile {
         let failed = |error: std::io::Error| format!("{}: {error}", self.path.display());
         let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).map_err(failed)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, credential)) = last.as_ref().filter(|(at, _)| *at == modified) {
-            let _ = at;
+        if let Some((_, credential)) = last.as_ref().filter(|(at, _)| *at == modified) {
             return Ok(Arc::clone(credential));
         }
         let text = std::fs::read_to_string(&self.path).map_err(failed)?;

@@ -207,6 +207,13 @@ impl Inner {
         }
     }
 
+    async fn upload_objects(&self, id: UploadId) -> Result<Vec<ObjectKey>, StoreError> {
+        let folder = Path::from(format!("{}/{id}", self.folder));
+        let list = self.backend.objects.list(Some(&folder));
+        let metas: Vec<_> = list.try_collect().await.map_err(failure(format!("list objects in {folder}")))?;
+        Ok(metas.into_iter().filter_map(|meta| self.key(&meta.location)).collect())
+    }
+
     /// The objects after `after`, in the order of keys, of one page. An object that is not ours is `None`.
     async fn page(&self, after: &str, limit: usize) -> Result<Vec<(String, Option<(ObjectKey, u64)>)>, StoreError> {
         let context = || format!("list objects in {}", self.folder);
@@ -277,7 +284,7 @@ impl BlobStore for ObjectBlobStore {
         }
         // Nobody can read the parts of a multipart upload before it is complete. Then it takes no more of them: the
         // upload goes on from here only if it ends here.
-        if staged.multipart.is_some() && self.inner.publish(id, &staged).await? != Published::Yes {
+        if staged.multipart.is_some() && self.inner.publish_to_read(id, &staged).await? != Published::Yes {
             return Err(AppendError::Lost);
         }
         self.inner.part_of(&staged.object(id), 0..size).await?.ok_or(AppendError::Lost)
@@ -319,10 +326,7 @@ impl BlobStore for ObjectBlobStore {
     }
 
     async fn upload_objects(&self, id: UploadId) -> Result<Vec<ObjectKey>, StoreError> {
-        let folder = Path::from(format!("{}/{id}", self.inner.folder));
-        let list = self.inner.backend.objects.list(Some(&folder));
-        let metas: Vec<_> = list.try_collect().await.map_err(failure(format!("list objects in {folder}")))?;
-        Ok(metas.into_iter().filter_map(|meta| self.inner.key(&meta.location)).collect())
+        self.inner.upload_objects(id).await
     }
 
     fn superseded_objects(&self, id: UploadId, staging: &StagingState, object: Option<&ObjectKey>) -> Vec<ObjectKey> {

@@ -1,14 +1,14 @@
 //! Making staged bytes an object.
 
-use object_store::PutPayload;
 use object_store::multipart::PartId;
+use object_store::{ObjectStoreExt, PutPayload};
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::ports::blob_store::Published;
 use registry_core::upload::UploadId;
 
 use super::Inner;
 use super::errors::{failure, is_absent, is_wrong_part};
-use super::staged::{Staged, whole};
+use super::staged::{Staged, is_reading_mark, whole};
 
 /// How often completing is tried when the store says that a part is another one. Two that publish at once both store the
 /// tail as the last part, and a store may call the same bytes by a new name each time.
@@ -50,12 +50,13 @@ impl Inner {
         }
         let path = self.path(&whole(id))?;
         match self.backend.multipart.complete_multipart(&path, &multipart.to_owned(), parts).await {
-            Ok(_) => Ok(Some(Published::Yes)),
+            // Stores answer the same to a second completing, whichever parts the first one named.
+            Ok(_) => self.unless_other_bytes_were_read(id, staged).await.map(Some),
             Err(error) if is_absent(&error) => self.published_before(id, staged).await,
             Err(error) if is_wrong_part(&error) => {
                 // Unless another request has completed it meanwhile.
-                let is_there = self.size_of(&whole(id)).await? == Some(staged.size());
-                Ok(is_there.then_some(Published::Yes))
+                let published = self.published_before(id, staged).await?;
+                Ok(published.filter(|published| *published == Published::Yes))
             }
             Err(error) => Err(failure(format!("complete the upload {id}"))(error)),
         }
@@ -63,7 +64,27 @@ impl Inner {
 
     /// The multipart upload is gone: it was completed by an earlier call, whose answer was lost perhaps, or given up.
     async fn published_before(&self, id: UploadId, staged: &Staged) -> Result<Option<Published>, StoreError> {
-        let is_there = self.size_of(&whole(id)).await? == Some(staged.size());
-        Ok(Some(if is_there { Published::Yes } else { Published::Lost }))
+        if self.size_of(&whole(id)).await? != Some(staged.size()) {
+            return Ok(Some(Published::Lost));
+        }
+        self.unless_other_bytes_were_read(id, staged).await.map(Some)
+    }
+
+    /// Whether the object that is there has these bytes.
+    ///
+    /// What was completed after the session was sealed are the bytes of that one checkpoint. What was completed in
+    /// order to be read may be those of another; then there is a mark, which is not that of these bytes.
+    async fn unless_other_bytes_were_read(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
+        let own = staged.reading_mark(id);
+        let others = self.upload_objects(id).await?.into_iter().any(|key| is_reading_mark(&key) && key != own);
+        Ok(if others { Published::Lost } else { Published::Yes })
+    }
+
+    /// Completes the multipart upload in order to read it, before anybody knows whether its bytes will be sealed.
+    pub(super) async fn publish_to_read(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
+        let mark = staged.reading_mark(id);
+        let put = self.backend.objects.put(&self.path(&mark)?, PutPayload::default()).await;
+        put.map_err(failure(format!("mark that {} is read", whole(id))))?;
+        self.publish(id, staged).await
     }
 }

@@ -3,6 +3,7 @@
 //! Every object of an upload is called `<upload>/<name>`. The full parts go to one multipart upload, which becomes the
 //! object [`WHOLE`]; the rest that is shorter than a part is an object with a name of its own for each checkpoint.
 
+use registry_core::digest::Digest;
 use registry_core::error::StoreError;
 use registry_core::ports::blob_store::ObjectKey;
 use registry_core::upload::{StagingState, UploadId};
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the object that the full parts become.
 const WHOLE: &str = "whole";
+
+/// How the names of marks begin; those of tails are hexadecimal.
+const READING_MARK: char = 'r';
 
 /// The version of this document that is written; others are refused.
 const VERSION: u32 = 1;
@@ -91,6 +95,13 @@ impl Staged {
         }
     }
 
+    /// The key of the mark that these very bytes were completed in order to be read, before any were sealed.
+    pub(super) fn reading_mark(&self, id: UploadId) -> ObjectKey {
+        let bytes = (&self.multipart, &self.parts, &self.tail);
+        let digest = Digest::sha256(&serde_json::to_vec(&bytes).expect("numbers and texts are a document"));
+        key(id, &format!("{READING_MARK}{}", &digest.encoded()[..32]))
+    }
+
     /// The keys of earlier tails.
     pub(super) fn superseded(&self, id: UploadId) -> impl Iterator<Item = ObjectKey> {
         self.superseded.iter().map(move |name| key(id, name))
@@ -100,6 +111,11 @@ impl Staged {
 /// The key of an upload's object.
 pub(super) fn key(id: UploadId, name: &str) -> ObjectKey {
     ObjectKey(format!("{id}/{name}"))
+}
+
+/// Whether a key is that of a mark.
+pub(super) fn is_reading_mark(key: &ObjectKey) -> bool {
+    key.as_str().split_once('/').is_some_and(|(_, name)| name.starts_with(READING_MARK))
 }
 
 /// The key of the object that an upload's full parts become, and so of its multipart uploads.
@@ -154,6 +170,20 @@ mod tests {
         assert_eq!(staged(0, Some(1)).object(id), ObjectKey(format!("{id}/0a")));
         assert_eq!(staged(1, Some(1)).object(id), ObjectKey(format!("{id}/whole")));
         assert_eq!(upload_of(staged(1, None).object(id).as_str()), Some(id));
+    }
+
+    #[test]
+    fn other_bytes_have_another_mark() {
+        let id = UploadId::from_random([7; 16]);
+        let marks = [staged(1, Some(1)), staged(1, Some(2)), staged(2, Some(1)), staged(1, None)]
+            .map(|staged| staged.reading_mark(id));
+        for (index, mark) in marks.iter().enumerate() {
+            assert!(is_reading_mark(mark) && upload_of(mark.as_str()) == Some(id));
+            assert!(!marks[..index].contains(mark));
+        }
+        assert!(!is_reading_mark(&whole(id)) && !is_reading_mark(&key(id, "0a")));
+        let superseded = Staged { superseded: vec!["0b".into()], ..staged(1, Some(1)) };
+        assert_eq!(superseded.reading_mark(id), marks[0]);
     }
 
     #[test]
