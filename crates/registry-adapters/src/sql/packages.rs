@@ -172,7 +172,7 @@ async fn search_page(
         let rarest = sql(dialects!(
             "SELECT g.value AS gram,
                  (SELECT COUNT(*) FROM (SELECT 1 FROM package_grams p
-                                        WHERE p.registry_id = $1 AND p.gram = g.value LIMIT 200) some) AS names
+                                        WHERE p.registry_id = $1 AND p.gram = g.value LIMIT 200) counted) AS names
              FROM ",
             ["json_each($2) g" | "unnest($2) g (value)"],
             " ORDER BY names LIMIT 1"

@@ -38,8 +38,10 @@ async fn create(
     if let Some(row) = connection.fetch_optional(find.bind(new.name.as_str())).await? {
         return Ok(Decision::Commit(CreateRegistry::Exists(read_registry(row)?)));
     }
-    // Known beforehand, so that a refused name uses no number up; below it is certain.
-    let taken = sql("SELECT registry_id FROM first_segments WHERE name = $1").bind(new.name.as_str());
+    // Known beforehand, so that a refused name uses no number up; below it is certain. A registry's own segment may have
+    // come since the look above: then the name of the registry is refused below, and this runs again.
+    let taken = sql("SELECT 1 AS found FROM first_segments WHERE name = $1 AND registry_id IS NULL");
+    let taken = taken.bind(new.name.as_str());
     if new.format == Format::Oci && connection.fetch_optional(taken).await?.is_some() {
         return Ok(Decision::Rollback(CreateRegistry::NameTaken));
     }

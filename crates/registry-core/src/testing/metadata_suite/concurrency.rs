@@ -142,10 +142,13 @@ pub async fn a_dropped_intention_happens_whole_or_not_at_all(subject: &impl Subj
         let _ = world.store.put_manifest(new, at(0)).now_or_never();
         // What comes after it finds either all of it or nothing, and works.
         world.store.set_job_cursor("next", Some(&text)).await.unwrap();
-        let stored = world.holds_manifest(&repository, &digest).await;
-        for tag in &tags {
-            assert_eq!(world.resolve(&repository, tag).await.is_some(), stored, "round {round}");
-        }
+        let found = [
+            world.resolve(&repository, &tags[0]).await.is_some(),
+            world.resolve(&repository, &tags[1]).await.is_some(),
+            world.holds_manifest(&repository, &digest).await,
+        ];
+        // It may come between two of these questions, and then it came whole: nothing that is asked for later is missing.
+        assert!(found.is_sorted(), "round {round}: {found:?}");
         assert_eq!(world.other.job_cursor("next").await.unwrap(), Some(text));
     }
 }
