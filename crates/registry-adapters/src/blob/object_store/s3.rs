@@ -93,6 +93,8 @@ fn build(options: &S3Options) -> object_store::Result<AmazonS3> {
         .with_bucket_name(&options.bucket)
         .with_allow_http(options.allow_http)
         .with_virtual_hosted_style_request(!options.path_style)
+        // Objects go one by one; a DELETE is what every store understands.
+        .with_disable_bulk_delete(true)
         .with_retry(RetryConfig { backoff: BackoffConfig::default(), max_retries: 10, retry_timeout: RETRY_FOR })
         .with_http_connector(Connector);
     if let Some(region) = &options.region {
