@@ -28,7 +28,7 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/foundry-postgres-XXXXXX")
 server=
 finish() {
   trap - EXIT
-  if [ -n "$server" ]; then kill -INT "$server" 2>/dev/null || :; wait "$server" || :; fi
+  if [ -n "$server" ]; then kill -QUIT "$server" 2>/dev/null || :; wait "$server" || :; fi
   rm -rf "$folder"
 }
 trap finish EXIT
