@@ -57,10 +57,15 @@ impl Cluster {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let template = Template { s3, prefix: S3::prefix(), database, environment };
         // All at once: each finds an empty database, and one makes the schema.
-        let replicas = std::thread::scope(|scope| {
+        let replicas: Vec<Server> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| template.builder().start())).collect();
             starting.into_iter().map(|replica| replica.join().expect("the replica starts")).collect()
         });
+        // The first object makes the bucket; without one no replica is ready.
+        replicas[0].repository("first/of/all").push_blob(b"the first object");
+        for replica in &replicas {
+            eventually("the replica is ready", || (replica.get("/readyz").status == 200).then_some(()));
+        }
         Some(Self { replicas, template })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use registry_tests::{Connection, Image, Random, Server};
+use registry_tests::{Connection, Image, Random, Server, eventually};
 use serde_json::Value;
 
 use super::read;
@@ -60,7 +60,11 @@ fn every_query_asks_for_metrics_and_labels_that_a_server_has() {
     let mut connection = Connection::open(server.address());
     connection.send(b"not HTTP\r\n\r\n").unwrap();
     let _ = connection.answer();
-    let page = server.get("/metrics").expect(200).text();
+    // It is counted when the connection is over, which may be after its answer.
+    let page = eventually("the refused connection is counted", || {
+        let page = server.get("/metrics").expect(200).text();
+        page.contains("\nfoundry_http_connections_refused_total{").then_some(page)
+    });
     let (names, mut known) = samples(&page);
     // What Prometheus adds.
     known.extend(["job", "instance"]);

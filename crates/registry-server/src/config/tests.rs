@@ -256,6 +256,7 @@ fn the_report_shows_everything_but_secrets_and_reads_back() {
              server: {trusted_proxies: ['10.0.0.0/8']}\nregistries: {team: {format: oci, references: lenient}}\n\
              storage: {dataDir: '/srv/a b'}\n",
         )
+        .variable("AWS_ACCESS_KEY_ID", "AKIA")
         .variable("AWS_SECRET_ACCESS_KEY", "hunter2")
         .variable("DATABASE_URL", "postgres://me:hunter2@db/artifacts")
         .variable("PORT", "1002");

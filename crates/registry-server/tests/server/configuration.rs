@@ -58,7 +58,7 @@ fn a_wrong_configuration_stops_the_start_before_anything_is_made() {
         (
             Place::new().variable("DATABASE_URL", "mysql://me:hunter2@db/artifacts"),
             &[],
-            "registry-server: configuration: environment variable DATABASE_URL: `database.url` is not of the form \
+            "registry-server: configuration: environment variable DATABASE_URL: database.url: is not of the form \
              postgres://user:password@host:port/database\n",
         ),
         (
