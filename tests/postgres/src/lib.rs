@@ -24,7 +24,7 @@ const SCRIPT: &str = r#"
 set -eu
 umask 077
 bin=$1 port=$2
-folder=$(mktemp -d "${TMPDIR:-/tmp}/foundry-postgres-XXXXXX")
+folder=$(mktemp -d -p "${TMPDIR:-/tmp}")
 server=
 finish() {
   trap - EXIT

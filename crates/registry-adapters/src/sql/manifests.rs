@@ -29,9 +29,10 @@ macro_rules! manifest_by {
             Reference::Tag(tag) => sql(concat!(
                 "SELECT ",
                 $columns,
-                " FROM repositories r CROSS JOIN tags t CROSS JOIN manifests m
-                  WHERE r.registry_id = $1 AND r.name = $2
-                    AND t.repository_id = r.id AND t.name = $3
+                // Not a join with the repositories: Postgres without statistics walks over all tags of that name.
+                " FROM tags t CROSS JOIN manifests m
+                  WHERE t.repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
+                    AND t.name = $3
                     AND m.repository_id = t.repository_id AND m.digest = t.digest"
             ))
             .bind($repository.registry)
