@@ -29,7 +29,7 @@ macro_rules! manifest_by {
             Reference::Tag(tag) => sql(concat!(
                 "SELECT ",
                 $columns,
-                // Not a join with the repositories: Postgres without statistics walks over all tags of that name.
+                // Not a join with the repositories: Postgres without statistics may then walk over all tags of that name.
                 " FROM tags t CROSS JOIN manifests m
                   WHERE t.repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
                     AND t.name = $3
