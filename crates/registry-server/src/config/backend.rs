@@ -1,6 +1,6 @@
 //! Which stores the configuration chooses.
 
-use super::{Configuration, ConfigurationError, Loaded};
+use super::{Configuration, ConfigurationError};
 
 /// Where metadata is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,22 +20,7 @@ pub enum BlobBackend {
     S3,
 }
 
-/// Both choices.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backends {
-    /// For metadata.
-    pub metadata: MetadataBackend,
-    /// For blobs.
-    pub blobs: BlobBackend,
-}
-
-/// The choice: any `database` key that somebody set (so any `DB_*` variable, or a database URL) means Postgres; a
-/// bucket other than `local` means S3.
-pub fn choose(loaded: &Loaded) -> Backends {
-    Backends { metadata: metadata(&loaded.configuration), blobs: blobs(&loaded.configuration) }
-}
-
-/// Where blobs are kept.
+/// Where blobs are kept: a bucket other than `local` means S3.
 pub fn blobs(configuration: &Configuration) -> BlobBackend {
     match configuration.storage.s3.bucket.as_str() {
         "" | "local" => BlobBackend::Files,
@@ -43,7 +28,8 @@ pub fn blobs(configuration: &Configuration) -> BlobBackend {
     }
 }
 
-/// Where metadata is kept.
+/// Where metadata is kept: any `database` key that somebody set (so any `DB_*` variable, or a database URL) means
+/// Postgres.
 pub fn metadata(configuration: &Configuration) -> MetadataBackend {
     if configuration.database.chosen { MetadataBackend::Postgres } else { MetadataBackend::Sqlite }
 }

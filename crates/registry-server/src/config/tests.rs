@@ -302,8 +302,8 @@ fn the_report_of_the_defaults_is_the_defaults() {
 #[test]
 fn the_backend_follows_from_what_is_set() {
     let choice = |case: Case| {
-        let backends = backend::choose(&case.load().unwrap());
-        (backends.metadata, backends.blobs)
+        let configuration = case.load().unwrap().configuration;
+        (backend::metadata(&configuration), backend::blobs(&configuration))
     };
     let (sqlite, postgres) = (MetadataBackend::Sqlite, MetadataBackend::Postgres);
     let (files, s3) = (BlobBackend::Files, BlobBackend::S3);
