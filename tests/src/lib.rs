@@ -18,7 +18,7 @@ pub mod wait;
 
 pub use registry_test_postgres as postgres;
 
-pub use cluster::{Balancer, Cluster};
+pub use cluster::Cluster;
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
 pub use process::Process;

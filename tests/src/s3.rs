@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(120);
 pub struct S3 {
     /// Its URL, plain HTTP.
     pub endpoint: String,
-    /// The bucket; the first object makes it.
+    /// The bucket, which is there.
     pub bucket: String,
     /// The key's identifier.
     pub access_key: String,
@@ -64,9 +64,9 @@ impl S3 {
         };
         // Its ports are free when they are looked for, and may not be a moment later.
         for _ in 0..3 {
-            let port = free_port();
-            let mut child = s3.spawn(&weed, &folder, port);
-            if s3.serves(&mut child, port) {
+            let [port, filer] = [free_port(), free_port()];
+            let mut child = s3.spawn(&weed, &folder, port, filer);
+            if s3.serves(&mut child, port, filer) {
                 // The shell waits for the end of its input: never drop it.
                 std::mem::forget(child);
                 return Some(S3 { endpoint: format!("http://127.0.0.1:{port}"), ..s3 });
@@ -77,7 +77,7 @@ impl S3 {
         panic!("the S3 server does not start:\n{}", fs::read_to_string(folder.join("log")).unwrap_or_default());
     }
 
-    fn spawn(&self, weed: &Path, folder: &Path, port: u16) -> Child {
+    fn spawn(&self, weed: &Path, folder: &Path, port: u16, filer: u16) -> Child {
         let keys = serde_json::json!({ "identities": [{
             "name": "tests",
             "credentials": [{ "accessKey": self.access_key, "secretKey": self.secret_key }],
@@ -101,10 +101,11 @@ impl S3 {
             "-s3.port.lance=0".to_owned(),
             format!("-s3.config={}", at("keys.json")),
             format!("-s3.port={port}"),
+            format!("-filer.port={filer}"),
             format!("-filer.localSocket={}", at("filer.sock")),
             format!("-s3.localSocket={}", at("s3.sock")),
         ];
-        for name in ["master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3.grpc"] {
+        for name in ["master", "master.grpc", "volume", "volume.grpc", "filer.grpc", "s3.grpc"] {
             let flag = name.replace(".grpc", ".port.grpc");
             let flag = if flag.contains('.') { flag } else { format!("{flag}.port") };
             arguments.push(format!("-{flag}={}", free_port()));
@@ -118,16 +119,23 @@ impl S3 {
         command.spawn().expect("a shell can be started")
     }
 
-    /// Whether a first object can be stored, before the patience ends.
-    fn serves(&self, child: &mut Child, port: u16) -> bool {
+    /// Whether it serves and has the bucket, before the patience ends.
+    fn serves(&self, child: &mut Child, port: u16, filer: u16) -> bool {
+        let status = |port: u16, method: &str, target: &str| {
+            let answer = Connection::try_open(([127, 0, 0, 1], port).into()).and_then(|mut connection| {
+                connection.send_head(
+                    method,
+                    target,
+                    &["Connection: close".to_owned(), "Content-Length: 0".to_owned()],
+                )?;
+                connection.answer_to(method)
+            });
+            answer.map_or(0, |answer| answer.status)
+        };
         let deadline = Instant::now() + START;
         while Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // Strangers are refused: then it is there, and knows its keys.
-            let answer = Connection::try_open(([127, 0, 0, 1], port).into()).and_then(|mut connection| {
-                connection.send_head("GET", "/", &["Connection: close".to_owned()])?;
-                connection.answer_to("GET")
-            });
-            if answer.is_ok_and(|answer| answer.status == 403) {
+            // Strangers are refused: then it is there, and knows its keys. A folder of its file system is a bucket.
+            if status(port, "GET", "/") == 403 && status(filer, "POST", &format!("/buckets/{}/", self.bucket)) == 201 {
                 return true;
             }
             pause();

@@ -432,8 +432,10 @@ impl Drop for Server {
         self.kill();
         if std::thread::panicking() {
             let log = self.log();
-            let tail = log.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n");
-            let _ = writeln!(std::io::stderr(), "the server's log ended with:\n{tail}");
+            let (earlier, tail) = log.split_at(log.len().saturating_sub(40));
+            let troubles = earlier.iter().filter(|line| !line.contains(r#""level":"INFO""#)).take(40);
+            let told = troubles.chain(tail).cloned().collect::<Vec<_>>().join("\n");
+            let _ = writeln!(std::io::stderr(), "the server's log, its troubles and its end:\n{told}");
         }
     }
 }
