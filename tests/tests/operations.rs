@@ -120,6 +120,64 @@ fn metrics_count_what_happened() {
 }
 
 #[test]
+fn metrics_tell_of_uploads_and_collections() {
+    let server = Server::builder().config("gc: {interval: 0s}").start();
+    let value = |name: &str| metric(&server.get("/metrics").expect(200).text(), name, &[]);
+    let all = |names: &[&str]| names.iter().map(|name| value(&format!("foundry_{name}"))).collect::<Vec<_>>();
+    let page = server.get("/metrics").expect(200).text();
+    assert!(!page.contains("gc_last_success"), "there was none: {page}");
+    assert!(
+        page.contains("# TYPE foundry_gc_runs counter") && page.contains("# TYPE foundry_gc_running gauge"),
+        "{page}"
+    );
+
+    let repository = server.repository("team/app");
+    repository.push_blob(&[1; 1_000]);
+    let location = repository.start_upload();
+    repository.finish(&location, &registry_tests::oci::sha256(b"one"), b"another").expect(400);
+    server.request("POST", "/api/v1/artifacts/p/1", &[], &[2; 500]).expect(201);
+    server.request("DELETE", "/api/v1/artifacts/p/1", &[], b"").expect(204);
+    let uploads = ["uploads_begun_total", "uploads_committed_total", "uploads_refused_total"];
+    assert_eq!(all(&uploads), [3.0, 2.0, 1.0]);
+
+    server.request("POST", "/api/v1/gc?dry_run=true", &[], b"").expect(200);
+    let runs = ["gc_runs_total", "gc_failures_total", "gc_running"];
+    assert_eq!(all(&runs), [0.0, 0.0, 0.0]);
+    let report = server.gc("0s");
+    assert_eq!(all(&runs), [1.0, 0.0, 0.0]);
+    let did = [
+        "gc_references_reviewed_total",
+        "gc_references_dropped_total",
+        "gc_blobs_deleted_total",
+        "gc_freed_bytes_total",
+        "gc_objects_deleted_total",
+        "gc_uploads_ended_total",
+    ];
+    assert_eq!(all(&did), [1.0, 1.0, 2.0, 1_500.0, 2.0, 0.0], "{report}");
+    let date = server.get("/healthz").header("date").unwrap().to_owned();
+    let now = httpdate::parse_http_date(&date).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let ended = value("foundry_gc_last_success_timestamp_seconds");
+    assert!((now - 60.0..=now + 1.0).contains(&ended), "{ended} {now}");
+    let took = value("foundry_gc_last_duration_seconds");
+    assert!(took > 0.0 && took < 60.0, "{took}");
+
+    // A store that fails: an object is a folder, which cannot be deleted like one.
+    let bytes = [3; 700];
+    server.request("POST", "/api/v1/artifacts/p/2", &[], &bytes).expect(201);
+    server.request("DELETE", "/api/v1/artifacts/p/2", &[], b"").expect(204);
+    let digest = registry_tests::oci::sha256(&bytes);
+    let encoded = digest.strip_prefix("sha256:").unwrap();
+    let object = server.data().join("blobs").join(&encoded[..2]).join(encoded);
+    std::fs::remove_file(&object).unwrap();
+    std::fs::create_dir(&object).unwrap();
+    server.request("POST", "/api/v1/gc?grace=0s", &[], b"").expect(500);
+    assert_eq!(all(&runs), [1.0, 1.0, 0.0]);
+    std::fs::remove_dir(&object).unwrap();
+    server.gc("0s");
+    assert_eq!(all(&runs), [2.0, 1.0, 0.0]);
+}
+
+#[test]
 fn metrics_can_be_switched_off() {
     let server = Server::builder().config("metrics: {enabled: false}").start();
     server.get("/metrics").expect(404);

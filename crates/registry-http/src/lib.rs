@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod activity;
+pub mod activity_metrics;
 pub mod api_v1;
 pub mod application;
 pub mod auth;

@@ -59,12 +59,20 @@ impl Services {
             report.bytes_freed = preview.bytes;
             return Ok(report);
         }
-        self.end_idle_uploads(&mut report).await?;
-        self.review(due, &mut report).await?;
-        self.collect_candidates(&mut report).await?;
-        self.delete_all_doomed(&mut report).await?;
-        self.discard_orphaned_staging().await?;
-        Ok(report)
+        let running = self.activity.collection();
+        let began = self.now();
+        let ended = self.collect(due, &mut report).await;
+        drop(running);
+        self.activity.collected(&report, ended.is_ok(), began, self.now());
+        ended.map(|()| report)
+    }
+
+    async fn collect(&self, due: crate::time::Timestamp, report: &mut GarbageReport) -> Result<(), StoreError> {
+        self.end_idle_uploads(report).await?;
+        self.review(due, report).await?;
+        self.collect_candidates(report).await?;
+        self.delete_all_doomed(report).await?;
+        self.discard_orphaned_staging().await
     }
 
     async fn end_idle_uploads(&self, report: &mut GarbageReport) -> Result<(), StoreError> {

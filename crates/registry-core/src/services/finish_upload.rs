@@ -36,6 +36,17 @@ impl Services {
         is_target: impl Fn(&UploadTarget) -> bool,
         body: Body<'_>,
     ) -> Result<(), UploadError> {
+        let ended = self.finish(request, is_target, body).await;
+        self.activity.upload_ended(ended.is_ok());
+        ended
+    }
+
+    async fn finish(
+        &self,
+        request: FinishUpload,
+        is_target: impl Fn(&UploadTarget) -> bool,
+        body: Body<'_>,
+    ) -> Result<(), UploadError> {
         let found = self.ports.metadata.find_upload(request.id).await?.filter(|session| is_target(&session.target));
         let session = found.ok_or(UploadError::Unknown)?;
         match &session.state {

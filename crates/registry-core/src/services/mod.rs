@@ -12,6 +12,7 @@ use crate::ports::steps::Steps;
 use crate::time::Timestamp;
 use crate::token::TokenHash;
 
+mod activity;
 mod authenticate;
 mod body;
 mod cancel_upload;
@@ -46,6 +47,7 @@ mod upload_status;
 mod write_upload;
 mod writers;
 
+pub use activity::{Activity, ActivitySnapshot};
 pub use authenticate::{BadCredential, Credential};
 pub use body::BodyError;
 pub use check_storage::{CheckFinding, CheckOptions, CheckReport};
@@ -146,6 +148,7 @@ pub struct Services {
     registries: resolve_repository::KnownRegistries,
     proven: authenticate::ProvenTokens,
     throttle: throttle::Throttle,
+    activity: Activity,
 }
 
 impl Services {
@@ -159,7 +162,13 @@ impl Services {
             registries: resolve_repository::KnownRegistries::default(),
             proven: authenticate::ProvenTokens::default(),
             throttle,
+            activity: Activity::default(),
         }
+    }
+
+    /// What this process has done since it started.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// What the administrator decided.

@@ -27,6 +27,7 @@ impl Services {
             CreateUpload::NameTaken => return Err(UploadError::NameTaken),
         };
         self.ports.steps.reached(steps::UPLOAD_CREATED);
+        self.activity.upload_begun();
         Ok(session)
     }
 }

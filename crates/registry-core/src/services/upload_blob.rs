@@ -64,6 +64,7 @@ impl Services {
         session: &UploadSession,
         outcome: Result<T, UploadError>,
     ) -> Result<T, UploadError> {
+        self.activity.upload_ended(outcome.is_ok());
         if outcome.is_err()
             && let Err(error) = self.abandon(session.id).await
         {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use registry_core::permission::AnonymousAccess;
 use registry_core::services::PrepareRefusal;
+use registry_http::activity_metrics;
 use registry_http::application::Application;
 use registry_http::metrics::Metrics;
 use registry_http::operations::Operations;
@@ -105,6 +106,7 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
         stop.clone(),
     );
     let metrics = Arc::new(Metrics::new());
+    activity_metrics::register(&metrics, Arc::clone(services));
     let application = application(router, &composition, Arc::clone(&metrics), configuration.metrics.enabled);
     let mut server = Server::new(application, Arc::clone(&composition.entropy));
     server.limits = compose::limits(configuration);
