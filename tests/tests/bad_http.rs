@@ -138,6 +138,40 @@ fn versions_hosts_and_targets() {
 }
 
 #[test]
+fn a_405_says_which_methods_there_are() {
+    let server = server();
+    let digest = registry_tests::oci::sha256(b"");
+    for (path, methods) in [
+        ("/v2/", "GET, HEAD"),
+        ("/v2/_catalog", "GET"),
+        ("/v2/tags/list", "GET"),
+        ("/v2/a/tags/list", "GET"),
+        ("/v2/a/manifests/1", "GET, HEAD, PUT, DELETE"),
+        (&format!("/v2/a/blobs/{digest}"), "GET, HEAD, DELETE"),
+        ("/v2/a/blobs/uploads/", "POST"),
+        ("/v2/a/blobs/uploads/x", "GET, HEAD, PATCH, PUT, DELETE"),
+        (&format!("/v2/a/referrers/{digest}"), "GET"),
+        ("/auth/token", "GET, POST"),
+        ("/healthz", "GET, HEAD"),
+        ("/api/v1/artifacts/p/1", "POST, GET, HEAD, DELETE"),
+        ("/api/v1/packages", "GET"),
+        ("/api/v1/packages/p", "GET"),
+        ("/api/v1/gc", "POST"),
+        ("/api/v1/tokens", "GET, POST"),
+        ("/api/v1/tokens/x", "DELETE"),
+    ] {
+        let named: Vec<_> = methods.split(", ").collect();
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FOO"] {
+            let answer = server.request(method, path, &[], b"");
+            assert_eq!(answer.status == 405, !named.contains(&method), "{method} {path}: {answer:?}");
+            if answer.status == 405 {
+                assert_eq!(answer.header("allow"), Some(methods), "{method} {path}");
+            }
+        }
+    }
+}
+
+#[test]
 fn lengths() {
     let server = server();
     let post = |version: &str, headers: &str, body: &str| {

@@ -1,6 +1,6 @@
 //! Refusals of `/api/v1` and their status codes. The document is `{"error", "code", "request_id"}`.
 
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::names::InvalidName;
@@ -34,6 +34,14 @@ impl ApiError {
     /// 404.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 405 where only `methods` are answered (RFC 9110, 15.5.6).
+    pub fn method_not_allowed(methods: &'static str) -> Self {
+        let message = "the method is not allowed here";
+        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+        refusal.header = Some((ALLOW, HeaderValue::from_static(methods)));
+        refusal
     }
 
     /// 403.

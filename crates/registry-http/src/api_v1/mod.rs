@@ -9,7 +9,7 @@ mod tokens;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::Method;
 use percent_encoding::percent_decode_str;
 use registry_core::names::{InvalidName, RegistryName};
 use registry_core::permission::{Action, Principal};
@@ -59,7 +59,7 @@ impl ApiV1 {
                     Method::POST => self.publish(&mut request, package, version).await,
                     Method::GET | Method::HEAD => self.download(&request, package, version).await,
                     Method::DELETE => self.delete(&request, package, version).await,
-                    _ => Err(method_not_allowed()),
+                    _ => Err(ApiError::method_not_allowed("POST, GET, HEAD, DELETE")),
                 }
             }
             (["packages"], &Method::GET) => {
@@ -86,7 +86,10 @@ impl ApiV1 {
                 request.set_route("/api/v1/tokens/{id}");
                 self.revoke_token(&request, id).await
             }
-            (["packages"] | ["packages", _] | ["gc"] | ["tokens"] | ["tokens", _], _) => Err(method_not_allowed()),
+            (["packages"] | ["packages", _], _) => Err(ApiError::method_not_allowed("GET")),
+            (["gc"], _) => Err(ApiError::method_not_allowed("POST")),
+            (["tokens"], _) => Err(ApiError::method_not_allowed("GET, POST")),
+            (["tokens", _], _) => Err(ApiError::method_not_allowed("DELETE")),
             _ => Err(ApiError::not_found("there is no such endpoint")),
         }
     }
@@ -118,10 +121,6 @@ impl ApiV1 {
 
 fn refuse(principal: &Principal) -> ApiError {
     if principal.anonymous { ApiError::unauthorized("authentication required") } else { ApiError::forbidden() }
-}
-
-fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the method is not allowed here")
 }
 
 /// A name from a path segment: what is percent-encoded is decoded once and then has to be a name, so that no encoded

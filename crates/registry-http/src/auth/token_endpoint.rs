@@ -29,7 +29,7 @@ pub async fn handle(services: &Services, authenticator: &Authenticator, mut requ
     let asked = match *request.method() {
         Method::GET => Ok(Asked::from_query(&request)),
         Method::POST => Asked::from_form(&mut request).await,
-        _ => return OciError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, "GET or POST").into(),
+        _ => return OciError::method_not_allowed("GET, POST").into(),
     };
     let asked = match asked {
         Ok(asked) => asked,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::services::{BodyError, ManifestRefusal, UploadError};
@@ -96,6 +96,12 @@ impl OciError {
     /// 404.
     pub fn not_found(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// 405 where only `methods` are answered (RFC 9110, 15.5.6).
+    pub fn method_not_allowed(methods: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, "the method is not allowed here")
+            .header(ALLOW, HeaderValue::from_static(methods))
     }
 
     /// An unexpected failure: logged here, once, with its cause; the client sees only the request's id.

@@ -67,6 +67,8 @@ impl V2 {
         let method = request.method().clone();
         let unknown = || OciError::not_found(ErrorCode::Unsupported, "there is no such endpoint");
         let route = Route::read(rest).ok_or_else(unknown)?;
+        let methods = route.methods();
+        let not_allowed = || OciError::method_not_allowed(methods);
         let head_or_get = method == Method::GET || method == Method::HEAD;
         match route {
             Route::Base if head_or_get => {
@@ -101,7 +103,7 @@ impl V2 {
                         let scoped = self.scope(&request, name, Action::Delete).await?;
                         self.delete_manifest(&request, &scoped, &reference).await
                     }
-                    _ => Err(method_not_allowed()),
+                    _ => Err(not_allowed()),
                 }
             }
             Route::Blob(name, digest) => {
@@ -115,7 +117,7 @@ impl V2 {
                         let scoped = self.scope(&request, name, Action::Delete).await?;
                         self.delete_blob(&request, &scoped, &digest).await
                     }
-                    _ => Err(method_not_allowed()),
+                    _ => Err(not_allowed()),
                 }
             }
             Route::Uploads(name) if method == Method::POST => {
@@ -131,7 +133,7 @@ impl V2 {
                     Method::PATCH => self.write_upload(&mut request, &scoped, id).await,
                     Method::PUT => self.finish_upload(&mut request, &scoped, id).await,
                     Method::DELETE => self.cancel_upload(&request, &scoped, id).await,
-                    _ => Err(method_not_allowed()),
+                    _ => Err(not_allowed()),
                 }
             }
             Route::Referrers(name, digest) if method == Method::GET => {
@@ -139,7 +141,7 @@ impl V2 {
                 let scoped = self.scope(&request, name, Action::Pull).await?;
                 self.referrers(&request, &scoped, &digest).await
             }
-            _ => Err(method_not_allowed()),
+            _ => Err(not_allowed()),
         }
     }
 
@@ -220,10 +222,6 @@ impl V2 {
         }
         Ok(Scoped { principal, asked, resolved, name })
     }
-}
-
-fn method_not_allowed() -> OciError {
-    OciError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, "the method is not allowed here")
 }
 
 fn read_digest(text: &str) -> Result<Digest, OciError> {

@@ -57,6 +57,18 @@ impl<'a> Route<'a> {
             _ => None,
         }
     }
+
+    /// The methods that the endpoint answers, as `Allow` lists them.
+    pub const fn methods(&self) -> &'static str {
+        match self {
+            Route::Base => "GET, HEAD",
+            Route::Catalog | Route::AllTags | Route::Tags(_) | Route::Referrers(..) => "GET",
+            Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Route::Blob(..) => "GET, HEAD, DELETE",
+            Route::Uploads(_) => "POST",
+            Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
 }
 
 #[cfg(test)]
