@@ -36,32 +36,31 @@ async fn take_due(connection: &mut Connection, due: Timestamp, limit: usize) -> 
 /// Reviews the first `limit` due memberships. They are taken by one statement and looked at by later ones, which so see
 /// every manifest that was stored before they were taken.
 async fn review(connection: &mut Connection, (due, limit): &(Timestamp, usize)) -> SqlResult<Decision<ReviewBatch>> {
-    let mut taken = take_due(connection, *due, *limit).await?;
+    let taken = take_due(connection, *due, *limit).await?;
     let reviewed = u64::try_from(taken.len()).unwrap_or(u64::MAX);
-    // By repository, so that few statements do; and by digest, which is the order of the candidates' locks.
-    taken.sort_unstable();
-    let mut dropped = Vec::new();
-    for of_one in taken.chunk_by(|one, other| one.0 == other.0) {
-        let digests = || list(of_one.iter().map(|(_, digest)| digest));
-        let drop = sql(dialects!(
-            "DELETE FROM repository_blobs
-             WHERE repository_id = $1 AND digest ",
-            ["IN (SELECT n.value FROM json_each($2) n)" | "= ANY ($2)"],
-            " AND NOT EXISTS (SELECT 1 FROM manifest_references f
-                              WHERE f.repository_id = $1 AND f.digest = repository_blobs.digest)
-             RETURNING digest"
-        ));
-        for row in connection.fetch_all(drop.bind(of_one[0].0).bind(digests())).await? {
-            dropped.push(row.get::<String>("digest")?);
-        }
-        let keep = sql(dialects!(
-            "UPDATE repository_blobs SET leased_until = NULL
-             WHERE repository_id = $1 AND digest ",
-            ["IN (SELECT n.value FROM json_each($2) n)" | "= ANY ($2)"]
-        ));
-        connection.execute(keep.bind(of_one[0].0).bind(digests())).await?;
-    }
+    let all = || list(taken.iter().map(|(repository, digest)| format!("{repository}/{digest}")));
+    let drop = sql(dialects!(
+        "DELETE FROM repository_blobs WHERE (repository_id, digest) IN (SELECT ",
+        ["CAST(substr(n.value, 1, instr(n.value, '/') - 1) AS INTEGER), substr(n.value, instr(n.value, '/') + 1)
+             FROM json_each($1) n"
+            | "split_part(n.value, '/', 1)::bigint, split_part(n.value, '/', 2) FROM unnest($1) n (value)"],
+        ") AND NOT EXISTS (
+             SELECT 1 FROM manifest_references f
+             WHERE f.repository_id = repository_blobs.repository_id AND f.digest = repository_blobs.digest)
+         RETURNING digest"
+    ));
+    let rows = connection.fetch_all(drop.bind(all())).await?;
+    let mut dropped = rows.iter().map(|row| row.get::<String>("digest")).collect::<SqlResult<Vec<_>>>()?;
+    let keep = sql(dialects!(
+        "UPDATE repository_blobs SET leased_until = NULL WHERE (repository_id, digest) IN (SELECT ",
+        ["CAST(substr(n.value, 1, instr(n.value, '/') - 1) AS INTEGER), substr(n.value, instr(n.value, '/') + 1)
+             FROM json_each($1) n"
+            | "split_part(n.value, '/', 1)::bigint, split_part(n.value, '/', 2) FROM unnest($1) n (value)"],
+        ")"
+    ));
+    connection.execute(keep.bind(all())).await?;
     let batch = ReviewBatch { reviewed, dropped: u64::try_from(dropped.len()).unwrap_or(u64::MAX) };
+    // The order of the candidates' locks.
     dropped.sort_unstable();
     dropped.dedup();
     if !dropped.is_empty() {

@@ -34,8 +34,9 @@ const REQUIRED: [(&str, &str); 7] = [
         "repository_blobs_due on repository_blobs  Index Cond: (leased_until <= $1)",
     ),
     (
-        "DELETE FROM repository_blobs WHERE repository_id = $1 AND digest = ANY",
-        "((digest = ANY ($2)) AND (repository_id = $1)) or ((repository_id = $1) AND (digest = ANY ($2)))",
+        "DELETE FROM repository_blobs WHERE (repository_id, digest) IN",
+        "repository_blobs_of_blob on repository_blobs  Index Cond: ((digest = (split_part or \
+         repository_blobs_pkey on repository_blobs  Index Cond: ((repository_id = (split_part",
     ),
 ];
 
