@@ -290,6 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn a_document_holds_a_digest_as_its_text() {
+        let digest = Digest::sha256(b"");
+        assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{EMPTY}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&format!("\"{EMPTY}\"")).unwrap(), digest);
+        assert!(serde_json::from_str::<Digest>("\"sha256:\"").is_err());
+    }
+
+    #[test]
+    fn a_sound_state_of_another_length_is_refused() {
+        for length in
+            [0, 10, SHA256_STATE_BYTES - 1, SHA256_STATE_BYTES + 1, SHA256_STATE_BYTES + SHA512_STATE_BYTES + 1]
+        {
+            let mut saved = vec![STATE_VERSION];
+            saved.resize(1 + length, 0);
+            let checksum = Sha256::digest(&saved);
+            saved.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
+            assert_eq!(Hashes::restore(&saved).err(), Some(DamagedHashState), "{length}");
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_in_a_saved_state_is_noticed() {
         let mut hashes = Hashes::new(true);
         hashes.update(b"some bytes");

@@ -273,6 +273,57 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_holds_so_many_descriptors_and_no_more() {
+        let config = descriptor("c", "config");
+        let image = |layers: usize| {
+            let layers = vec![descriptor("l", ""); layers].join(",");
+            ManifestFacts::read(
+                format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]}}"#).as_bytes(),
+                Some(OCI_MANIFEST),
+            )
+        };
+        let index = |children: usize| {
+            let children = vec![descriptor("l", ""); children].join(",");
+            let text = format!(r#"{{"schemaVersion":2,"manifests":[{children}]}}"#);
+            ManifestFacts::read(text.as_bytes(), Some(OCI_INDEX))
+        };
+        // The empty blob is one, of no bytes.
+        assert_eq!(image(MAX_DESCRIPTORS).unwrap().blobs.len(), 2);
+        assert_eq!(index(MAX_DESCRIPTORS).unwrap().children, [Digest::sha256(b"")]);
+        for refusal in [image(MAX_DESCRIPTORS + 1), index(MAX_DESCRIPTORS + 1)] {
+            assert!(
+                matches!(&refusal, Err(InvalidManifest::Malformed(why)) if why.contains("descriptors")),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_and_older_schemas_are_refused() {
+        let layer = descriptor("l", "layer");
+        for text in [
+            format!(r#"{{"schemaVersion":2,"manifests":[],"layers":[{layer}]}}"#),
+            format!(r#"{{"schemaVersion":2,"manifests":[],"config":{layer}}}"#),
+        ] {
+            let refusal = ManifestFacts::read(text.as_bytes(), Some(OCI_INDEX));
+            assert!(matches!(refusal, Err(InvalidManifest::Malformed(_))), "{text} {refusal:?}");
+        }
+        for text in [r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2,"fsLayers":[]}"#] {
+            let refusal = ManifestFacts::read(text.as_bytes(), Some(OCI_MANIFEST));
+            assert!(matches!(refusal, Err(InvalidManifest::UnsupportedMediaType(_))), "{text} {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn no_annotations_and_empty_ones_are_the_same() {
+        let config = descriptor("c", "config");
+        for more in ["", r#","annotations":{}"#, r#","annotations":null"#] {
+            let text = format!(r#"{{"schemaVersion":2,"config":{config}{more}}}"#);
+            assert_eq!(ManifestFacts::read(text.as_bytes(), Some(OCI_MANIFEST)).unwrap().annotations, "");
+        }
+    }
+
+    #[test]
     fn depth_counts_outside_strings_only() {
         let brackets = "[".repeat(500);
         let config = descriptor("c", "config");

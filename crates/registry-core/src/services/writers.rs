@@ -96,6 +96,7 @@ mod tests {
         let first = writers.enter(id, Epoch(1));
         let mut second = writers.enter(id, Epoch(2));
         drop(first);
+        assert!(!is_overtaken(&mut second), "who leaves does not stop the newer one");
         writers.stop(id);
         assert!(is_overtaken(&mut second), "the newer one can still be stopped");
         drop(second);
