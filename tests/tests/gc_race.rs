@@ -1,4 +1,5 @@
-//! Pushes, mounts, HEADs, deletes and collections at once, with a short grace.
+//! Pushes, mounts, HEADs, deletes and collections at once, with a short grace; on one server, and on three replicas, of
+//! which each request goes to another.
 //!
 //! Every manifest that was answered 201 is pulled afterwards with all its blobs, byte for byte, unless it was deleted.
 //! A refusal `MANIFEST_BLOB_UNKNOWN` is a failure when the PUT arrived within half the grace of the "exists" that it
@@ -12,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use registry_tests::oci::{sha256, with_digest};
-use registry_tests::{Image, Random, Repository, Server, ServerBuilder};
+use registry_tests::{Cluster, Image, Random, Repository, Server, ServerBuilder};
 
 const GRACE: Duration = Duration::from_secs(2);
 const PUSHERS: u64 = 6;
@@ -53,23 +54,44 @@ fn builder() -> ServerBuilder {
     Server::builder().environment("FOUNDRY_GC__GRACE", &format!("{}s", GRACE.as_secs()))
 }
 
+/// The servers as a client behind a balancer has them: each request goes to any.
+struct Servers<'a> {
+    all: &'a [Server],
+    random: Random,
+}
+
+impl<'a> Servers<'a> {
+    fn new(all: &'a [Server], seed: u64) -> Self {
+        Self { all, random: Random::new(seed) }
+    }
+
+    fn any(&mut self) -> &'a Server {
+        &self.all[self.random.below(self.all.len() as u64) as usize]
+    }
+
+    fn repository(&mut self, name: &str) -> Repository<'a> {
+        self.any().repository(name)
+    }
+}
+
 /// Makes sure that the blob is there, by HEAD, mount or upload; since when it is known to be.
-fn ensure(repository: &Repository<'_>, bytes: &[u8], mount_from: Option<&str>) -> Instant {
+fn ensure(servers: &mut Servers<'_>, name: &str, bytes: &[u8], mount_from: Option<&str>) -> Instant {
     let digest = sha256(bytes);
     let asked = Instant::now();
-    if repository.head_blob(&digest).status == 200 {
+    if servers.repository(name).head_blob(&digest).status == 200 {
         return asked;
     }
+    let repository = servers.repository(name);
     if let Some(from) = mount_from {
         let asked = Instant::now();
         let target = format!("{}?mount={digest}&from={from}", repository.path("blobs/uploads/"));
-        let answer = repository.server.request("POST", &target, &[], b"");
+        let answer = servers.any().request("POST", &target, &[], b"");
         match answer.status {
             201 => return asked,
             202 => {
                 let location = answer.header("location").unwrap().to_owned();
                 let asked = Instant::now();
-                repository.finish(&location, &digest, bytes).expect(201);
+                servers.repository(name).finish(&location, &digest, bytes).expect(201);
                 return asked;
             }
             _ => panic!("{answer:?}"),
@@ -77,16 +99,15 @@ fn ensure(repository: &Repository<'_>, bytes: &[u8], mount_from: Option<&str>) -
     }
     let asked = Instant::now();
     let target = with_digest(&repository.path("blobs/uploads/"), &digest);
-    repository.server.request("POST", &target, &[], bytes).expect(201);
+    servers.any().request("POST", &target, &[], bytes).expect(201);
     asked
 }
 
-fn push(server: &Server, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
+fn push(mut servers: Servers<'_>, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
     let mut random = Random::new(seed ^ pusher);
     while !stop.load(Ordering::SeqCst) {
         let name = format!("race/{}", random.below(3));
         let other = format!("race/{}", random.below(3));
-        let repository = server.repository(&name);
         let mut layers: Vec<_> = (0..1 + random.below(3)).map(|_| layer(random.below(LAYERS))).collect();
         // A few come too late, with a layer that nobody else keeps alive: only validation stands between them and a
         // manifest without its blobs.
@@ -98,7 +119,7 @@ fn push(server: &Server, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Ou
         let note = serde_json::json!({ "annotations": { "by": format!("{pusher}-{}", random.next()) } });
         let image = Image::with(layers, note);
         let mount = random.chance(30).then_some(other.as_str());
-        let known_since = image.blobs.iter().map(|blob| ensure(&repository, blob, mount)).min().unwrap();
+        let known_since = image.blobs.iter().map(|blob| ensure(&mut servers, &name, blob, mount)).min().unwrap();
         // Some take their time, into the second half of a lease's life.
         if too_late || random.chance(20) {
             let pause = GRACE.mul_f64(if too_late { 1.3 } else { 0.3 });
@@ -106,7 +127,7 @@ fn push(server: &Server, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Ou
                 thread::yield_now();
             }
         }
-        let answer = repository.put_manifest(&image.digest(), &image);
+        let answer = servers.repository(&name).put_manifest(&image.digest(), &image);
         let qualified = known_since.elapsed() <= GRACE / 2;
         outcome.attempts.fetch_add(1, Ordering::SeqCst);
         outcome.qualified.fetch_add(u64::from(qualified), Ordering::SeqCst);
@@ -126,7 +147,7 @@ fn push(server: &Server, pusher: u64, stop: &AtomicBool, seed: u64, outcome: &Ou
     }
 }
 
-fn delete(server: &Server, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
+fn delete(mut servers: Servers<'_>, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
     let mut random = Random::new(seed);
     while !stop.load(Ordering::SeqCst) {
         let victim = {
@@ -139,7 +160,7 @@ fn delete(server: &Server, stop: &AtomicBool, seed: u64, outcome: &Outcome) {
         };
         match victim {
             Some((name, digest)) => {
-                server.repository(&name).delete_manifest(&digest).expect(202);
+                servers.repository(&name).delete_manifest(&digest).expect(202);
             }
             None => thread::yield_now(),
         }
@@ -155,16 +176,19 @@ fn collect(server: &Server, stop: &AtomicBool, outcome: &Outcome) {
 }
 
 /// Runs the race; what went wrong.
-fn race(server: &Server, seed: u64, duration: Duration, late_percent: u64) -> (Vec<String>, Counts) {
+fn race(servers: &[Server], seed: u64, duration: Duration, late_percent: u64) -> (Vec<String>, Counts) {
     let outcome = Outcome { late_percent, ..Outcome::default() };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for pusher in 0..PUSHERS {
             let (outcome, stop) = (&outcome, &stop);
-            scope.spawn(move || push(server, pusher, stop, seed, outcome));
+            scope.spawn(move || push(Servers::new(servers, seed + pusher), pusher, stop, seed, outcome));
         }
-        scope.spawn(|| delete(server, &stop, seed, &outcome));
-        scope.spawn(|| collect(server, &stop, &outcome));
+        scope.spawn(|| delete(Servers::new(servers, seed), &stop, seed, &outcome));
+        // On two replicas at once, where there are several.
+        for server in servers.iter().take(2) {
+            scope.spawn(|| collect(server, &stop, &outcome));
+        }
         let end = Instant::now() + duration;
         while Instant::now() < end && outcome.failures.lock().unwrap().is_empty() {
             thread::park_timeout(Duration::from_millis(50));
@@ -172,8 +196,9 @@ fn race(server: &Server, seed: u64, duration: Duration, late_percent: u64) -> (V
         stop.store(true, Ordering::SeqCst);
     });
     let mut failures = std::mem::take(&mut *outcome.failures.lock().unwrap());
+    let mut readers = Servers::new(servers, seed);
     for ((name, digest), image) in outcome.alive.lock().unwrap().iter() {
-        let repository = server.repository(name);
+        let repository = readers.repository(name);
         let manifest = repository.get_manifest(digest);
         if manifest.status != 200 || manifest.body != image.manifest {
             failures.push(format!("{name}@{digest}: {}", manifest.status));
@@ -195,36 +220,59 @@ fn race(server: &Server, seed: u64, duration: Duration, late_percent: u64) -> (V
     (failures, counts)
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_in_the_race() {
-    let seed = Random::seeded("gc_race", 0x7261_6365).next();
-    let server = builder().start();
-    let (failures, counts) = race(&server, seed, Duration::from_secs(seconds()), 3);
+/// Runs the race for its whole time: nothing is lost, and at the end nothing is left over.
+fn survive(servers: &[Server], seed: u64) {
+    let (failures, counts) = race(servers, seed, Duration::from_secs(seconds()), 3);
     assert!(counts.qualified * 10 >= counts.attempts * 9, "too few attempts arrived in time: {counts:?}");
     assert!(counts.freed > 0 && counts.collections > 10 && counts.attempts > 50, "the race was none: {counts:?}");
     assert!(failures.is_empty(), "{}: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
-    let (clean, report) = server.check(&["--deep"]);
+    let (clean, report) = servers[0].check(&["--deep"]);
     assert!(clean, "{report}");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_the_race() {
+    let seed = Random::seeded("gc_race", 0x7261_6365).next();
+    survive(&[builder().start()], seed);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_the_race_of_replicas() {
+    let grace = format!("{}s", GRACE.as_secs());
+    let environment = [("FOUNDRY_GC__GRACE", grace.as_str())];
+    let Some(cluster) = Cluster::start_with("the race of replicas", 3, &environment) else { return };
+    let seed = Random::seeded("gc_race, replicas", 0x7261_6365).next();
+    survive(&cluster.replicas, seed);
 }
 
 #[test]
 fn the_race_notices_when_references_are_not_validated() {
     let seed = Random::seeded("gc_race, lenient", 0x7261_6365).next();
     let server = builder().config("registries: { oci: { format: oci, references: lenient } }").start();
-    assert!(lost_within(&server, seed, 30), "without validation nothing was lost: the race shows nothing");
+    assert!(lost_within(&[server], seed, 30), "without validation nothing was lost: the race shows nothing");
 }
 
 #[test]
 fn the_race_notices_when_the_review_holds_no_lock() {
     let seed = Random::seeded("gc_race, unlocked", 0x7261_6365).next();
     let server = builder().environment("FOUNDRY_FAULT", "unlocked-review").start();
-    assert!(lost_within(&server, seed, 3), "with the review unlocked nothing was lost: the race shows nothing");
+    assert!(lost_within(&[server], seed, 3), "with the review unlocked nothing was lost: the race shows nothing");
+}
+
+#[test]
+fn the_race_notices_when_the_reviews_of_replicas_hold_no_lock() {
+    let grace = format!("{}s", GRACE.as_secs());
+    let environment = [("FOUNDRY_GC__GRACE", grace.as_str()), ("FOUNDRY_FAULT", "unlocked-review")];
+    let Some(cluster) = Cluster::start_with("the race of unlocked replicas", 3, &environment) else { return };
+    let seed = Random::seeded("gc_race, unlocked replicas", 0x7261_6365).next();
+    let lost = lost_within(&cluster.replicas, seed, 3);
+    assert!(lost, "with the reviews unlocked nothing was lost: the race shows nothing");
 }
 
 /// Whether one of at most six runs of ten seconds shows a loss.
-fn lost_within(server: &Server, seed: u64, late_percent: u64) -> bool {
+fn lost_within(servers: &[Server], seed: u64, late_percent: u64) -> bool {
     (0..6).any(|round| {
-        let (failures, _) = race(server, seed.wrapping_add(round), Duration::from_secs(10), late_percent);
+        let (failures, _) = race(servers, seed.wrapping_add(round), Duration::from_secs(10), late_percent);
         eprintln!("round {round}: {:?}", failures.first());
         !failures.is_empty()
     })
