@@ -74,6 +74,7 @@ section! {
         trusted_proxies: Vec<Network>,
         #[serde(default)]
         tls: Tls,
+        shutdown_delay: HumanDuration,
         shutdown_grace: HumanDuration,
         max_connections: usize,
         header_timeout: HumanDuration,

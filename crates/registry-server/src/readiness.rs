@@ -6,22 +6,27 @@ use async_trait::async_trait;
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::services::Services;
 use registry_http::health::{Check, Readiness};
+use tokio_util::sync::CancellationToken;
 
-/// The two stores.
+/// The two stores, and that the process goes on.
 pub struct Stores {
     services: Arc<Services>,
+    leaving: CancellationToken,
 }
 
 impl Stores {
-    /// The stores of `services`.
-    pub fn new(services: Arc<Services>) -> Self {
-        Self { services }
+    /// The stores of `services`; once `leaving` is cancelled the process is not ready any more.
+    pub fn new(services: Arc<Services>, leaving: CancellationToken) -> Self {
+        Self { services, leaving }
     }
 }
 
 #[async_trait]
 impl Readiness for Stores {
     async fn checks(&self) -> Vec<Check> {
+        if self.leaving.is_cancelled() {
+            return vec![Check { name: "process", outcome: Err("it was told to stop".to_owned()) }];
+        }
         let ports = self.services.ports();
         let (metadata, blobs) = tokio::join!(ports.metadata.ping(), ports.blobs.probe());
         vec![check("metadata", metadata), check("blobs", blobs)]

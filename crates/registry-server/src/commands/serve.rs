@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use registry_core::permission::AnonymousAccess;
@@ -96,7 +97,7 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
         make_admin_token(&composition, &compose::token_file(configuration), &reachable).await?;
     }
 
-    let stop = CancellationToken::new();
+    let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
     let router = Arc::new(Router::new(Arc::clone(services)));
     let jobs = Jobs::start(
         Arc::clone(services),
@@ -107,7 +108,7 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
     );
     let metrics = Arc::new(Metrics::new());
     activity_metrics::register(&metrics, Arc::clone(services));
-    let application = application(router, &composition, Arc::clone(&metrics), configuration.metrics.enabled);
+    let application = application(router, &composition, &leaving, Arc::clone(&metrics), configuration.metrics.enabled);
     let mut server = Server::new(application, Arc::clone(&composition.entropy));
     server.limits = compose::limits(configuration);
     server.origin = origin;
@@ -116,9 +117,10 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
 
     let tls = certificate.as_ref().map(Certificate::server_config);
     tracing::info!(%address, url = reachable.url(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let delay = configuration.server.shutdown_delay.0;
     let drained = tokio::select! {
         drained = serve(listener, tls, Arc::new(server), stop.clone()) => drained,
-        never = signals.act(&stop, certificate.as_deref()) => match never {},
+        never = signals.act(&leaving, delay, &stop, certificate.as_deref()) => match never {},
     };
     jobs.ended().await;
     composition.close().await;
@@ -197,10 +199,11 @@ async fn make_admin_token(
 fn application(
     router: Arc<Router>,
     composition: &Composition,
+    leaving: &CancellationToken,
     metrics: Arc<Metrics>,
     metrics_enabled: bool,
 ) -> Arc<dyn Application> {
-    let stores = Arc::new(Stores::new(Arc::clone(&composition.services)));
+    let stores = Arc::new(Stores::new(Arc::clone(&composition.services), leaving.clone()));
     let operations = Operations::new(Arc::<Router>::clone(&router), stores, metrics);
     if metrics_enabled { Arc::new(operations) } else { Arc::new(WithoutMetrics { operations, router }) }
 }
@@ -238,9 +241,16 @@ impl Signals {
         })
     }
 
-    /// The first SIGTERM or SIGINT lets the requests under way end; the second ends the process. SIGHUP reads the
-    /// certificate again.
-    async fn act(mut self, stop: &CancellationToken, certificate: Option<&Certificate>) -> Infallible {
+    /// The first SIGTERM or SIGINT lets the requests under way end: SIGTERM after a `delay` in which the process serves
+    /// on, SIGINT, which a person sent, at once. The second ends the process. SIGHUP reads the certificate again.
+    async fn act(
+        mut self,
+        leaving: &CancellationToken,
+        delay: Duration,
+        stop: &CancellationToken,
+        certificate: Option<&Certificate>,
+    ) -> Infallible {
+        let mut delay = Box::pin(async move { tokio::time::sleep(delay).await });
         loop {
             let (name, number) = tokio::select! {
                 _ = self.terminate.recv() => ("SIGTERM", 15),
@@ -249,13 +259,23 @@ impl Signals {
                     reload(certificate);
                     continue;
                 }
+                () = &mut delay, if leaving.is_cancelled() && !stop.is_cancelled() => {
+                    tracing::info!("stopping: the requests under way may finish");
+                    stop.cancel();
+                    continue;
+                }
             };
-            if stop.is_cancelled() {
+            if leaving.is_cancelled() {
                 // What a shell reports for a process that a signal ended.
                 std::process::exit(128 + number);
             }
-            tracing::info!(signal = name, "stopping: the requests under way may finish");
-            stop.cancel();
+            leaving.cancel();
+            if number == 2 {
+                tracing::info!(signal = name, "stopping: the requests under way may finish");
+                stop.cancel();
+            } else {
+                tracing::info!(signal = name, "not ready any more");
+            }
         }
     }
 }

@@ -118,6 +118,12 @@ pub static KEYS: &[Key] = &[
     key("server.trusted_proxies", List, "[]", "Addresses and networks whose `X-Forwarded-*` headers are believed."),
     key("server.tls.certificate", Text, "", "A PEM file: the certificate, then its chain. With `key`: serve TLS."),
     key("server.tls.key", Text, "", "A PEM file: the certificate's private key."),
+    key(
+        "server.shutdown_delay",
+        Duration,
+        "0s",
+        "How long to serve on after SIGTERM, not ready any more, so that a load balancer notices first.",
+    ),
     key("server.shutdown_grace", Duration, "30s", "How long requests under way may take to finish after SIGTERM."),
     key("server.max_connections", Integer, "10000", "How many connections are served at once; others wait."),
     key("server.header_timeout", Duration, "30s", "How long a client may take to send a request's headers."),

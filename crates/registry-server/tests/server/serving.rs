@@ -95,6 +95,29 @@ fn a_stop_lets_the_requests_under_way_finish() {
 }
 
 #[test]
+fn it_serves_on_for_a_while_when_it_is_not_ready_any_more() {
+    let mut server = Place::with_token().variable("FOUNDRY_SERVER__SHUTDOWN_DELAY", "1h").serve(&[]);
+    assert_eq!(server.authorized("GET", "/readyz", b"").status, 200);
+    server.signal(Signal::TERM);
+    server.wait_for("not ready any more");
+    let answer = server.authorized("GET", "/readyz", b"");
+    assert_eq!((answer.status, answer.text().contains("it was told to stop")), (503, true), "{}", answer.text());
+    for path in ["/healthz", "/v2/", "/api/v1/packages"] {
+        assert_eq!(server.authorized("GET", path, b"").status, 200, "{path}");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(143));
+
+    let brief = Place::with_token().variable("FOUNDRY_SERVER__SHUTDOWN_DELAY", "100ms").serve(&[]);
+    brief.signal(Signal::TERM);
+    assert_eq!(brief.end().0, Some(0));
+    // A person does not want to wait.
+    let server = Place::with_token().variable("FOUNDRY_SERVER__SHUTDOWN_DELAY", "1h").serve(&[]);
+    server.signal(Signal::INT);
+    assert_eq!(server.end().0, Some(0));
+}
+
+#[test]
 fn a_second_signal_ends_the_process_at_once() {
     let mut server = Place::with_token().serve(&[]);
     let mut stream = server.connect();
