@@ -426,7 +426,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Coverage is written at an orderly end.
         if std::env::var_os("LLVM_PROFILE_FILE").is_some() && matches!(self.child.try_wait(), Ok(None)) {
-            self.signal(rustix::process::Signal::TERM);
+            // The signal of a person, which waits for no balancer.
+            self.signal(rustix::process::Signal::INT);
             self.wait_for_end(Duration::from_secs(10));
         }
         self.kill();

@@ -18,7 +18,7 @@ use super::{read, root};
 const MIB: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Haproxy,
     Nginx,
 }
@@ -26,7 +26,7 @@ enum Kind {
 const KINDS: [Kind; 2] = [Kind::Haproxy, Kind::Nginx];
 
 /// A running balancer, with the configuration of deploy/ and addresses of this test.
-struct Balancer {
+pub(super) struct Balancer {
     address: SocketAddr,
     _process: Process,
     folder: TempDir,
@@ -87,7 +87,7 @@ impl Kind {
 impl Balancer {
     /// Starts one; `None` after saying that `test` is skipped.
     #[track_caller]
-    fn start(kind: Kind, test: &str, servers: &[SocketAddr; 3]) -> Option<Self> {
+    pub(super) fn start(kind: Kind, test: &str, servers: &[SocketAddr; 3]) -> Option<Self> {
         let program = kind.program(test)?;
         let folder = TempDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -98,6 +98,11 @@ impl Balancer {
             (answer.status == 200).then_some(())
         });
         Some(balancer)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     #[track_caller]

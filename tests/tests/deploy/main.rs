@@ -7,6 +7,7 @@ mod cloudformation;
 mod compose;
 mod dashboard;
 mod image;
+mod load;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

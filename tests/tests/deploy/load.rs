@@ -1,0 +1,281 @@
+//! The clients that people have, eight at once, through the balancer in front of three replicas that are all the same
+//! to it: every push and every pull succeeds, also while the replicas are restarted one after the other.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use registry_tests::clients::images::{self, architecture};
+use registry_tests::clients::{self, Containers, Docker};
+use registry_tests::oci::{OCI_MANIFEST, sha256, with_digest};
+use registry_tests::server::{ADMIN, request};
+use registry_tests::tools::run;
+use registry_tests::{Answer, Cluster, Image, Random, Server, eventually};
+use tempfile::TempDir;
+
+use super::balancer::{Balancer, Kind};
+
+const AT_ONCE: usize = 8;
+/// More images than any run needs.
+const MOST: usize = 3_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Docker,
+    Podman,
+    Buildah,
+    Skopeo,
+    Crane,
+    /// One that sends each blob in one PUT, as containerd does.
+    SinglePut,
+}
+
+/// How many images each pushes and pulls in a hundred: those that unpack what they pull are slow.
+const SHARES: [(Client, usize); 6] = [
+    (Client::Docker, 10),
+    (Client::Podman, 10),
+    (Client::Buildah, 10),
+    (Client::Skopeo, 25),
+    (Client::Crane, 25),
+    (Client::SinglePut, 20),
+];
+
+type Outcome = Result<(), String>;
+
+/// What all of them share: the programs, a docker daemon, credentials, and where the registry is.
+struct Load {
+    address: SocketAddr,
+    docker: Docker,
+    programs: [PathBuf; 4],
+    folder: TempDir,
+    seed: u64,
+}
+
+/// Runs a command: what it printed, or what it complained of.
+fn told(command: &mut Command) -> Result<String, String> {
+    let output = run(command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text.trim().to_owned());
+    }
+    Err(format!("{command:?}: {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+fn same<T: PartialEq + Display>(what: &str, got: T, expected: T) -> Outcome {
+    if got == expected { Ok(()) } else { Err(format!("{what}: {got} instead of {expected}")) }
+}
+
+impl Load {
+    /// `None` after saying that `test` is skipped.
+    fn new(test: &str, address: SocketAddr, seed: u64) -> Option<Self> {
+        let programs = clients::tools(test, ["podman", "buildah", "skopeo", "crane"])?;
+        let load = Self { address, docker: Docker::start(test)?, programs, folder: TempDir::new().unwrap(), seed };
+        let login = ["login", "-u", clients::USER, "-p", ADMIN, &address.to_string()];
+        told(load.docker.command().args(login)).unwrap();
+        told(load.crane(&["auth"]).args(login)).unwrap();
+        Some(load)
+    }
+
+    fn crane(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.programs[3]);
+        command.args(arguments).stdin(Stdio::null());
+        command.env("DOCKER_CONFIG", self.folder.path()).env("HOME", self.folder.path());
+        command
+    }
+
+    /// Each client's images, in an order of this seed.
+    fn jobs(&self) -> Vec<Client> {
+        let mut jobs: Vec<Client> = SHARES.iter().flat_map(|(client, share)| vec![*client; *share]).collect();
+        let mut random = Random::new(self.seed);
+        for last in (1..jobs.len()).rev() {
+            jobs.swap(last, random.below(last as u64 + 1) as usize);
+        }
+        jobs
+    }
+
+    /// Pushes and pulls a hundred images, and more until it is `enough`; what failed. `begun` counts those that were begun.
+    fn run(&self, begun: &AtomicUsize, enough: &AtomicBool) -> Vec<String> {
+        let jobs = self.jobs();
+        let failures = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    let own = Containers::new();
+                    loop {
+                        let number = begun.fetch_add(1, Ordering::SeqCst);
+                        if number >= jobs.len() && enough.load(Ordering::SeqCst) || number >= MOST {
+                            break;
+                        }
+                        let client = jobs[number % jobs.len()];
+                        if let Err(failure) = self.push_and_pull(client, number, &own) {
+                            failures.lock().unwrap().push(format!("image {number}, {client:?}: {failure}"));
+                        }
+                    }
+                });
+            }
+        });
+        failures.into_inner().unwrap()
+    }
+
+    fn push_and_pull(&self, client: Client, number: usize, own: &Containers) -> Outcome {
+        let name = format!("{}/load/app{}:v{number}", self.address, number % 7);
+        let content = Random::new(self.seed ^ (number as u64 + 1)).bytes(200_000);
+        let image = images::image_of(images::layer("data", &content), architecture(), &number.to_string());
+        let layout = own.path().join(format!("image-{number}"));
+        images::write_layout(&layout, &image, &[]);
+        match client {
+            Client::Docker => self.with_docker(number, &name, &content),
+            Client::Podman | Client::Buildah => {
+                let program = &self.programs[usize::from(client == Client::Buildah)];
+                let credentials = format!("--creds={}:{ADMIN}", clients::USER);
+                let command = |arguments: &[&str]| {
+                    let mut command = own.command(program);
+                    command.args(arguments);
+                    command
+                };
+                // Relative: they make a name of it, which has no capitals.
+                let local = format!("oci:image-{number}:1");
+                let id = told(&mut command(&["pull", "-q", &local]))?;
+                let remote = format!("docker://{name}");
+                told(&mut command(&["push", "-q", "--tls-verify=false", &credentials, &id, &remote]))?;
+                told(&mut command(&["rmi", "--all", "--force"]))?;
+                let pulled = told(&mut command(&["pull", "-q", "--tls-verify=false", &credentials, &remote]))?;
+                same("the image's identity", pulled, id)?;
+                told(&mut command(&["rmi", "--all", "--force"])).map(drop)
+            }
+            Client::Skopeo => {
+                let credentials = format!("{}:{ADMIN}", clients::USER);
+                let copy = |side: &str, from: &str, to: &str| {
+                    let mut command = own.command(&self.programs[2]);
+                    command.args(["copy", "-q", "--preserve-digests", &format!("--{side}-tls-verify=false")]);
+                    command.args([&format!("--{side}-creds"), &credentials, from, to]);
+                    told(&mut command)
+                };
+                let back = own.path().join(format!("back-{number}"));
+                copy("dest", &format!("oci:{}:1", layout.display()), &format!("docker://{name}"))?;
+                copy("src", &format!("docker://{name}"), &format!("oci:{}:1", back.display()))?;
+                images::assert_layout_holds(&back, &[&image]);
+                Ok(())
+            }
+            Client::Crane => {
+                let back = own.path().join(format!("back-{number}")).display().to_string();
+                let pushed = told(&mut self.crane(&["push", "--insecure", &layout.display().to_string(), &name]))?;
+                same("what was pushed", pushed.rsplit('@').next().unwrap_or_default(), &image.digest())?;
+                told(&mut self.crane(&["pull", "--insecure", "--format", "oci", &name, &back]))?;
+                images::assert_layout_holds(back.as_ref(), &[&image]);
+                Ok(())
+            }
+            Client::SinglePut => self.with_single_puts(number, &image),
+        }
+    }
+
+    fn with_docker(&self, number: usize, name: &str, content: &[u8]) -> Outcome {
+        let docker = |arguments: &[&str]| told(self.docker.command().args(arguments));
+        let context = self.docker.path().join(format!("context-{number}"));
+        std::fs::create_dir(&context).unwrap();
+        std::fs::write(context.join("data"), content).unwrap();
+        std::fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY data /data\n").unwrap();
+        let id = docker(&["build", "-q", "-t", name, &context.display().to_string()])?;
+        docker(&["push", "-q", name])?;
+        docker(&["rmi", "-f", name])?;
+        docker(&["pull", "-q", name])?;
+        same("the image's identity", docker(&["inspect", "--format", "{{.Id}}", name])?, id)?;
+        docker(&["rmi", "-f", name]).map(drop)
+    }
+
+    /// A request that is sent again, a few times, when the connection failed or the answer says that it may be.
+    fn ask(&self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Result<Answer, String> {
+        let mut last = String::new();
+        for _ in 0..4 {
+            match request(self.address, Some(ADMIN), method, target, headers, body) {
+                Ok(answer) if ![502, 503, 504].contains(&answer.status) => return Ok(answer),
+                Ok(answer) => last = format!("{method} {target}: {answer:?}"),
+                Err(error) => last = format!("{method} {target}: {error}"),
+            }
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+        Err(last)
+    }
+
+    fn with_single_puts(&self, number: usize, image: &Image) -> Outcome {
+        let path = format!("/v2/load/app{}", number % 7);
+        let status = |answer: Answer, expected: u16| {
+            if answer.status == expected { Ok(answer) } else { Err(format!("{expected} was expected: {answer:?}")) }
+        };
+        for blob in &image.blobs {
+            let begun = status(self.ask("POST", &format!("{path}/blobs/uploads/"), &[], b"")?, 202)?;
+            let target = with_digest(begun.header("location").unwrap(), &sha256(blob));
+            status(self.ask("PUT", &target, &["Content-Type: application/octet-stream"], blob)?, 201)?;
+        }
+        let manifest = format!("{path}/manifests/v{number}");
+        let headers = [format!("Content-Type: {OCI_MANIFEST}")];
+        status(self.ask("PUT", &manifest, &[headers[0].as_str()], &image.manifest)?, 201)?;
+        let got = status(self.ask("GET", &manifest, &[&format!("Accept: {OCI_MANIFEST}")], b"")?, 200)?;
+        same("the manifest", sha256(&got.body), image.digest())?;
+        for blob in &image.blobs {
+            let got = status(self.ask("GET", &format!("{path}/blobs/{}", sha256(blob)), &[], b"")?, 200)?;
+            same("a blob", sha256(&got.body), sha256(blob))?;
+        }
+        Ok(())
+    }
+}
+
+/// Three replicas, HAProxy before them with the configuration of deploy/, and the clients; `None` after saying that
+/// `test` is skipped.
+fn start(test: &str) -> Option<(Cluster, Balancer, Load)> {
+    let cluster = Cluster::start_with(test, 3, &[("FOUNDRY_SERVER__SHUTDOWN_DELAY", "5s")])?;
+    let addresses: [SocketAddr; 3] = cluster.addresses().try_into().expect("three were asked for");
+    let balancer = Balancer::start(Kind::Haproxy, test, &addresses)?;
+    let seed = Random::seeded(test, 0x6c6f_6164).next();
+    let load = Load::new(test, balancer.address(), seed)?;
+    Some((cluster, balancer, load))
+}
+
+#[test]
+fn every_client_pushes_and_pulls_through_the_balancer() {
+    let Some((cluster, _balancer, load)) = start("clients through a balancer") else { return };
+    let seen: Vec<_> = cluster.replicas.iter().map(Server::requests_from_now).collect();
+    let failures = load.run(&AtomicUsize::new(0), &AtomicBool::new(true));
+    assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
+    for seen in &seen {
+        assert!(seen.count(|_| true) > 200, "each replica had its share");
+    }
+    let (clean, report) = cluster.replicas[0].check(&["--deep"]);
+    assert!(clean, "{report}");
+}
+
+#[test]
+fn nobody_notices_that_the_replicas_are_restarted() {
+    let Some((mut cluster, _balancer, load)) = start("restarts under load") else { return };
+    let (begun, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let failures = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| load.run(&begun, &enough));
+        for _ in 0..3 {
+            let before = begun.load(Ordering::SeqCst);
+            let mut old = cluster.replicas.remove(0);
+            let address = old.address();
+            old.signal(rustix::process::Signal::TERM);
+            assert!(old.wait_for_end(Duration::from_secs(60)), "it stops when it has answered what it had begun");
+            let port = address.port().to_string();
+            let new = old.again().environment("FOUNDRY_SERVER__PORT", &port).start();
+            assert_eq!(new.address(), address);
+            eventually("it is ready again", || (new.get("/readyz").status == 200).then_some(()));
+            // By then the balancer has found out, too.
+            let seen = new.requests_from_now();
+            eventually("clients go on, and meet the new one", || {
+                let met = seen.count(|request| request.path.starts_with("/v2/load/")) > 0;
+                (met && begun.load(Ordering::SeqCst) >= before + 8).then_some(())
+            });
+            cluster.replicas.push(new);
+        }
+        enough.store(true, Ordering::SeqCst);
+        clients.join().expect("the clients do not panic")
+    });
+    assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
+    let (clean, report) = cluster.replicas[0].check(&["--deep"]);
+    assert!(clean, "{report}");
+}
