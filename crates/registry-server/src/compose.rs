@@ -59,6 +59,8 @@ impl Composition {
     /// # Errors
     /// [`ComposeError`].
     pub async fn open(configuration: &Configuration) -> Result<Self, ComposeError> {
+        #[cfg(feature = "fail-points")]
+        switch_faults_on();
         let folder = &configuration.storage.data_dir;
         data_folder::prepare(folder)?;
         let metadata = Arc::new(metadata(configuration).await?);
@@ -174,6 +176,17 @@ pub fn open_blobs(folder: &Path) -> Result<FilesystemBlobStore, StoreError> {
     FilesystemBlobStore::open(folder, FilesystemOptions::default())
 }
 
+/// What a test wants to be otherwise than in a release.
+#[cfg(feature = "fail-points")]
+fn switch_faults_on() {
+    use registry_adapters::sql::faults;
+    match std::env::var("FOUNDRY_FAULT").as_deref() {
+        Ok("unlocked-review") => faults::unlock_reviews(),
+        Ok("next-release") => faults::be_the_next_release(),
+        _ => {}
+    }
+}
+
 #[cfg(not(feature = "fail-points"))]
 fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
     Ok(Arc::new(registry_core::ports::steps::NoSteps))
@@ -182,9 +195,6 @@ fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
 #[cfg(feature = "fail-points")]
 fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
     use crate::fail_points::{FailPoint, VARIABLE};
-    if std::env::var("FOUNDRY_FAULT").is_ok_and(|fault| fault == "unlocked-review") {
-        registry_adapters::sql::faults::unlock_reviews();
-    }
     match std::env::var(VARIABLE) {
         Ok(text) => Ok(Arc::new(FailPoint::parse(&text).map_err(ComposeError::FailPoint)?)),
         Err(_) => Ok(Arc::new(registry_core::ports::steps::NoSteps)),

@@ -1,5 +1,5 @@
 //! The clients that people have, eight at once, through the balancer in front of three replicas that are all the same
-//! to it: every push and every pull succeeds, also while the replicas are restarted one after the other.
+//! to it: every push and every pull succeeds, also while the replicas are restarted or upgraded one after the other.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -248,20 +248,20 @@ fn every_client_pushes_and_pulls_through_the_balancer() {
     assert!(clean, "{report}");
 }
 
-#[test]
-fn nobody_notices_that_the_replicas_are_restarted() {
-    let Some((mut cluster, _balancer, load)) = start("restarts under load") else { return };
+/// Stops one replica after the other and starts it again with more in its environment, while the clients are at work:
+/// what failed.
+fn roll(cluster: &mut Cluster, load: &Load, environments: &[(&str, &str)]) -> Vec<String> {
     let (begun, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let failures = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let clients = scope.spawn(|| load.run(&begun, &enough));
-        for _ in 0..3 {
+        for (name, value) in environments {
             let before = begun.load(Ordering::SeqCst);
             let mut old = cluster.replicas.remove(0);
             let address = old.address();
             old.signal(rustix::process::Signal::TERM);
             assert!(old.wait_for_end(Duration::from_secs(60)), "it stops when it has answered what it had begun");
             let port = address.port().to_string();
-            let new = old.again().environment("FOUNDRY_SERVER__PORT", &port).start();
+            let new = old.again().environment("FOUNDRY_SERVER__PORT", &port).environment(name, value).start();
             assert_eq!(new.address(), address);
             eventually("it is ready again", || (new.get("/readyz").status == 200).then_some(()));
             // By then the balancer has found out, too.
@@ -274,8 +274,29 @@ fn nobody_notices_that_the_replicas_are_restarted() {
         }
         enough.store(true, Ordering::SeqCst);
         clients.join().expect("the clients do not panic")
-    });
+    })
+}
+
+#[test]
+fn nobody_notices_that_the_replicas_are_restarted() {
+    let Some((mut cluster, _balancer, load)) = start("restarts under load") else { return };
+    let failures = roll(&mut cluster, &load, &[("FOUNDRY_FAULT", ""); 3]);
     assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
+    let (clean, report) = cluster.replicas[0].check(&["--deep"]);
+    assert!(clean, "{report}");
+}
+
+/// To a program that has more migrations: old and new ones serve side by side, and an old one that starts again does.
+#[test]
+fn nobody_notices_that_the_replicas_are_upgraded() {
+    let Some((mut cluster, _balancer, load)) = start("an upgrade under load") else { return };
+    let schema = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'next_release'";
+    assert_eq!(cluster.database().run(schema), "0");
+    let [old, new] = [("FOUNDRY_FAULT", ""), ("FOUNDRY_FAULT", "next-release")];
+    let failures = roll(&mut cluster, &load, &[new, new, old, new]);
+    assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
+    assert_eq!(cluster.database().run(schema), "2");
+    assert_eq!(cluster.database().run("SELECT DISTINCT next_release FROM tags"), "7");
     let (clean, report) = cluster.replicas[0].check(&["--deep"]);
     assert!(clean, "{report}");
 }

@@ -1,4 +1,5 @@
-//! A broken review, for the test that shows that the collection's race is noticed when there is one. No release has it.
+//! What tests switch on, and no release has: a broken review, to show that the collection's race is noticed when there is
+//! one; and the next release's schema, to upgrade to.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,6 +8,8 @@ use registry_core::digest::Digest;
 use registry_core::error::StoreError;
 use registry_core::ports::metadata::garbage::ReviewBatch;
 use registry_core::time::Timestamp;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType};
 
 use super::SqlMetadata;
 use super::database::Decision;
@@ -15,6 +18,29 @@ use super::garbage::add_candidate;
 use super::statement::{Connection, sql};
 
 static UNLOCKED: AtomicBool = AtomicBool::new(false);
+
+static NEXT_RELEASE: AtomicBool = AtomicBool::new(false);
+
+/// From now on databases are opened as the next release would.
+pub fn be_the_next_release() {
+    NEXT_RELEASE.store(true, Ordering::SeqCst);
+}
+
+/// The migrations that this process has beside those of the release: they expand tables that every push uses. Each
+/// locks one table, so that none waits for who holds one and wants the other.
+pub(super) fn more_migrations() -> Vec<Migration> {
+    if !NEXT_RELEASE.load(Ordering::SeqCst) {
+        return Vec::new();
+    }
+    let migration = |version, description: &'static str, text: &'static str| {
+        Migration::new(version, description.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    vec![
+        migration(9001, "more of an upload", "ALTER TABLE uploads ADD COLUMN next_release INTEGER NOT NULL DEFAULT 7"),
+        migration(9002, "more of a tag", "ALTER TABLE tags ADD COLUMN next_release INTEGER NOT NULL DEFAULT 7"),
+        migration(9003, "tags by time", "CREATE INDEX tags_of_next_release ON tags (updated_at, next_release)"),
+    ]
+}
 
 /// How long a review stalls between looking and dropping.
 const STALL: Duration = Duration::from_millis(30);
