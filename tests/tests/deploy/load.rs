@@ -248,12 +248,22 @@ fn every_client_pushes_and_pulls_through_the_balancer() {
     assert!(clean, "{report}");
 }
 
+/// Lets the clients end, also when a test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Stops one replica after the other and starts it again with more in its environment, while the clients are at work:
 /// what failed.
 fn roll(cluster: &mut Cluster, load: &Load, environments: &[(&str, &str)]) -> Vec<String> {
     let (begun, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let clients = scope.spawn(|| load.run(&begun, &enough));
+        let ending = Ending(&enough);
         for (name, value) in environments {
             let before = begun.load(Ordering::SeqCst);
             let mut old = cluster.replicas.remove(0);
@@ -272,7 +282,7 @@ fn roll(cluster: &mut Cluster, load: &Load, environments: &[(&str, &str)]) -> Ve
             });
             cluster.replicas.push(new);
         }
-        enough.store(true, Ordering::SeqCst);
+        drop(ending);
         clients.join().expect("the clients do not panic")
     })
 }
