@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
-use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
+use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options, S3Patience};
 use registry_adapters::entropy::OsEntropy;
 use registry_adapters::sql::{PostgresOptions, PostgresParts, PostgresServer, SqlMetadata, SqliteOptions, TlsMode};
 use registry_core::error::StoreError;
@@ -160,6 +160,7 @@ fn s3_options(configuration: &Configuration) -> S3Options {
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        patience: S3Patience { read_timeout: s3.read_timeout.0, retry_timeout: s3.retry_timeout.0 },
         store: ObjectStoreOptions {
             prefix: s3.prefix.clone(),
             part_bytes: s3.part_size.0,
