@@ -195,11 +195,9 @@ fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
 
 #[cfg(feature = "fail-points")]
 fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
-    use crate::fail_points::{FailPoint, VARIABLE};
-    match std::env::var(VARIABLE) {
-        Ok(text) => Ok(Arc::new(FailPoint::parse(&text).map_err(ComposeError::FailPoint)?)),
-        Err(_) => Ok(Arc::new(registry_core::ports::steps::NoSteps)),
-    }
+    use crate::fail_points::{FailPoint, FailPoints, VARIABLE};
+    let point = std::env::var(VARIABLE).ok().map(|text| FailPoint::parse(&text)).transpose();
+    Ok(Arc::new(FailPoints(point.map_err(ComposeError::FailPoint)?)))
 }
 
 /// What the configuration decides for the use cases.
