@@ -175,7 +175,8 @@ fn a_collection_that_dies_is_finished_by_another_replica() {
             other.repository("team/dropped").head_blob(&sha256(blob)).expect(404);
         }
         let (clean, report) = next.check(&["--deep", "--restart"]);
-        // The artifact, the layer and the config.
+        // The artifact, the layer and the config; and the ledger has nothing that is still to be deleted.
+        assert_eq!(cluster.database().run("SELECT count(*) FROM objects"), "3", "{step}");
         assert!(clean && report.contains("\"objects\":3"), "{step}: {report}");
     }
     for replica in &cluster.replicas {
