@@ -15,20 +15,38 @@ pub struct Cluster {
     template: Template,
 }
 
+/// What replicas are over, and how they reach it.
+pub struct Stores {
+    /// The bucket.
+    pub s3: S3,
+    /// The URL by which replicas reach it.
+    pub endpoint: String,
+    /// The database.
+    pub database: Database,
+    /// The URL by which replicas reach it.
+    pub database_url: String,
+}
+
+impl Stores {
+    /// Both reached as they are.
+    pub fn new(s3: &S3, database: Database) -> Self {
+        Self { s3: s3.clone(), endpoint: s3.endpoint.clone(), database_url: database.url(), database }
+    }
+}
+
 struct Template {
-    s3: &'static S3,
+    stores: Stores,
     prefix: String,
-    database: Database,
     environment: Vec<(String, String)>,
 }
 
 impl Template {
     fn builder(&self) -> ServerBuilder {
         let mut builder = ServerBuilder::on_files();
-        for (name, value) in self.s3.variables(&self.s3.endpoint, &self.prefix) {
+        for (name, value) in self.stores.s3.variables(&self.stores.endpoint, &self.prefix) {
             builder = builder.environment(&name, &value);
         }
-        builder = builder.postgres(&self.database.url());
+        builder = builder.postgres(&self.stores.database_url);
         for (name, value) in &self.environment {
             builder = builder.environment(name, value);
         }
@@ -46,8 +64,13 @@ impl Cluster {
     pub fn start_with(test: &str, count: usize, environment: &[(&str, &str)]) -> Option<Self> {
         let s3 = S3::shared(test)?;
         let database = registry_test_postgres::server(test)?.database();
+        Some(Self::start_on(Stores::new(s3, database), count, environment))
+    }
+
+    /// Starts `count` replicas at once over these stores, with more variables in their environment.
+    pub fn start_on(stores: Stores, count: usize, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let template = Template { s3, prefix: S3::prefix(), database, environment };
+        let template = Template { stores, prefix: S3::prefix(), environment };
         // All at once: each finds an empty database, and one makes the schema.
         let replicas: Vec<Server> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| template.builder().start())).collect();
@@ -56,7 +79,7 @@ impl Cluster {
         for replica in &replicas {
             eventually("the replica is ready", || (replica.get("/readyz").status == 200).then_some(()));
         }
-        Some(Self { replicas, template })
+        Self { replicas, template }
     }
 
     /// How to start one more replica.
@@ -66,7 +89,7 @@ impl Cluster {
 
     /// The database.
     pub fn database(&self) -> &Database {
-        &self.template.database
+        &self.template.stores.database
     }
 
     /// Where the replicas listen.

@@ -14,17 +14,19 @@ pub mod s3;
 pub mod server;
 pub mod store_proxy;
 pub mod tools;
+pub mod toxiproxy;
 pub mod wait;
 
 pub use registry_test_postgres as postgres;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Stores};
 pub use http::{Answer, Connection};
 pub use oci::{Image, Repository};
 pub use process::Process;
 pub use random::Random;
 pub use relay::Relay;
-pub use s3::S3;
+pub use s3::{S3, S3Server};
 pub use server::{Server, ServerBuilder};
 pub use store_proxy::StoreProxy;
+pub use toxiproxy::Toxiproxy;
 pub use wait::eventually;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::http::Connection;
 use crate::process::free_port;
+use crate::server::request;
 use crate::tools::skip;
 use crate::wait::pause;
 
@@ -54,93 +54,29 @@ impl S3 {
 
     /// Starts the server. It ends with this process, however that ends: then the pipe to its shell closes.
     fn start() -> Option<S3> {
-        let weed = crate::tools::find("weed")?;
-        let folder = TempDir::new().expect("a temporary folder can be made").keep();
-        let s3 = S3 {
-            endpoint: String::new(),
-            bucket: "foundry".to_owned(),
-            access_key: "test-key".to_owned(),
-            secret_key: "test-secret".to_owned(),
-        };
-        // Its ports are free when they are looked for, and may not be a moment later.
-        for _ in 0..3 {
-            let [port, filer] = [free_port(), free_port()];
-            let mut child = s3.spawn(&weed, &folder, port, filer);
-            if s3.serves(&mut child, port, filer) {
-                // The shell waits for the end of its input: never drop it.
-                std::mem::forget(child);
-                return Some(S3 { endpoint: format!("http://127.0.0.1:{port}"), ..s3 });
-            }
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
-        panic!("the S3 server does not start:\n{}", fs::read_to_string(folder.join("log")).unwrap_or_default());
+        let mut server = S3Server::start(true, true)?;
+        // The shell waits for the end of its input: never drop it.
+        std::mem::forget(server.child.take());
+        server.folder.disable_cleanup(true);
+        Some(server.s3.clone())
     }
 
-    fn spawn(&self, weed: &Path, folder: &Path, port: u16, filer: u16) -> Child {
-        let keys = serde_json::json!({ "identities": [{
-            "name": "tests",
-            "credentials": [{ "accessKey": self.access_key, "secretKey": self.secret_key }],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        }] });
-        fs::write(folder.join("keys.json"), keys.to_string()).expect("the keys can be written");
-        let at = |name: &str| folder.join(name).display().to_string();
-        let mut arguments = vec![
-            "-logtostderr=true".to_owned(),
-            "server".to_owned(),
-            format!("-dir={}", folder.display()),
-            "-ip=127.0.0.1".to_owned(),
-            "-ip.bind=127.0.0.1".to_owned(),
-            // Tests talk to nobody outside.
-            "-master.telemetry=false".to_owned(),
-            "-master.volumeSizeLimitMB=256".to_owned(),
-            "-volume.max=200".to_owned(),
-            "-s3".to_owned(),
-            "-s3.iam=false".to_owned(),
-            "-s3.port.iceberg=0".to_owned(),
-            "-s3.port.lance=0".to_owned(),
-            format!("-s3.config={}", at("keys.json")),
-            format!("-s3.port={port}"),
-            format!("-filer.port={filer}"),
-            format!("-filer.localSocket={}", at("filer.sock")),
-            format!("-s3.localSocket={}", at("s3.sock")),
-        ];
-        for name in ["master", "master.grpc", "volume", "volume.grpc", "filer.grpc", "s3.grpc"] {
-            let flag = name.replace(".grpc", ".port.grpc");
-            let flag = if flag.contains('.') { flag } else { format!("{flag}.port") };
-            arguments.push(format!("-{flag}={}", free_port()));
-        }
-        let mut command = Command::new("sh");
-        let script = r#"exec 3<&0; "$@" 2>"$0/log" & child=$!
-            (cat <&3 >/dev/null; kill -9 $child; rm -rf "$0") & wait $child"#;
-        command.args(["-c", script]);
-        command.arg(folder).arg(weed).args(&arguments).current_dir(folder);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("a shell can be started")
+    /// A server of a test's own, which knows its keys; `None` after saying that `test` is skipped.
+    pub fn own(test: &str) -> Option<S3Server> {
+        Self::own_with(test, true)
     }
 
-    /// Whether it serves and has the bucket, before the patience ends.
-    fn serves(&self, child: &mut Child, port: u16, filer: u16) -> bool {
-        let status = |port: u16, method: &str, target: &str| {
-            let answer = Connection::try_open(([127, 0, 0, 1], port).into()).and_then(|mut connection| {
-                connection.send_head(
-                    method,
-                    target,
-                    &["Connection: close".to_owned(), "Content-Length: 0".to_owned()],
-                )?;
-                connection.answer_to(method)
-            });
-            answer.map_or(0, |answer| answer.status)
-        };
-        let deadline = Instant::now() + START;
-        while Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // Strangers are refused: then it is there, and knows its keys. A folder of its file system is a bucket.
-            if status(port, "GET", "/") == 403 && status(filer, "POST", &format!("/buckets/{}/", self.bucket)) == 201 {
-                return true;
-            }
-            pause();
+    /// A server of a test's own that looks at no signature, nor at the time of any.
+    pub fn own_open_to_all(test: &str) -> Option<S3Server> {
+        Self::own_with(test, false)
+    }
+
+    fn own_with(test: &str, asks_for_keys: bool) -> Option<S3Server> {
+        let server = S3Server::start(asks_for_keys, false);
+        if server.is_none() {
+            skip(test, "there is no program weed; tests/run installs it");
         }
-        false
+        server
     }
 
     /// A name for a folder in the bucket that nobody else has.
@@ -164,5 +100,160 @@ impl S3 {
             ("FOUNDRY_STORAGE__S3__PREFIX", prefix),
         ];
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+}
+
+/// The names of the ports of a server, as its flags have them.
+const PORTS: [&str; 8] = [
+    "s3.port",
+    "filer.port",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port.grpc",
+    "s3.port.grpc",
+];
+
+/// An S3 server of one's own, which can be killed and started again. It ends with this, and with this process.
+pub struct S3Server {
+    /// How to reach it.
+    pub s3: S3,
+    weed: PathBuf,
+    asks_for_keys: bool,
+    /// Whether its shell removes the folder when it ends.
+    ends_with_its_folder: bool,
+    ports: [u16; PORTS.len()],
+    /// A shell around the server, which kills it when its input ends.
+    child: Option<Child>,
+    folder: TempDir,
+}
+
+impl S3Server {
+    fn start(asks_for_keys: bool, ends_with_its_folder: bool) -> Option<Self> {
+        let weed = crate::tools::find("weed")?;
+        let s3 = S3 {
+            endpoint: String::new(),
+            bucket: "foundry".to_owned(),
+            access_key: "test-key".to_owned(),
+            secret_key: "test-secret".to_owned(),
+        };
+        // Its ports are free when they are looked for, and may not be a moment later.
+        for _ in 0..3 {
+            let folder = TempDir::new().expect("a temporary folder can be made");
+            let ports = PORTS.map(|_| free_port());
+            let s3 = S3 { endpoint: format!("http://127.0.0.1:{}", ports[0]), ..s3.clone() };
+            let weed = weed.clone();
+            let mut server = Self { s3, weed, asks_for_keys, ends_with_its_folder, ports, child: None, folder };
+            if server.try_start() {
+                return Some(server);
+            }
+        }
+        panic!("the S3 server does not start");
+    }
+
+    /// `kill -9`, and waits until it is gone. Its data stay.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same folder and the same ports, and waits until it answers.
+    pub fn start_again(&mut self) {
+        self.kill();
+        // Somebody may be at one of the ports for a moment.
+        assert!((0..3).any(|_| self.try_start()), "the S3 server does not start again");
+    }
+
+    fn try_start(&mut self) -> bool {
+        let mut child = self.spawn();
+        let serves = self.serves(&mut child);
+        self.child = Some(child);
+        if !serves {
+            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            eprintln!("the S3 server ended, or does not answer:\n{log}");
+            self.kill();
+        }
+        serves
+    }
+
+    fn spawn(&self) -> Child {
+        let folder = self.folder.path();
+        let keys = serde_json::json!({ "identities": [{
+            "name": "tests",
+            "credentials": [{ "accessKey": self.s3.access_key, "secretKey": self.s3.secret_key }],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }] });
+        fs::write(folder.join("keys.json"), keys.to_string()).expect("the keys can be written");
+        let at = |name: &str| folder.join(name).display().to_string();
+        let mut arguments = vec![
+            "-logtostderr=true".to_owned(),
+            "server".to_owned(),
+            format!("-dir={}", folder.display()),
+            "-ip=127.0.0.1".to_owned(),
+            "-ip.bind=127.0.0.1".to_owned(),
+            // Tests talk to nobody outside.
+            "-master.telemetry=false".to_owned(),
+            // It is alone; it would wait for others when it is started again.
+            "-master.electionTimeout=1s".to_owned(),
+            "-master.volumeSizeLimitMB=256".to_owned(),
+            "-volume.max=200".to_owned(),
+            "-s3".to_owned(),
+            "-s3.iam=false".to_owned(),
+            "-s3.port.iceberg=0".to_owned(),
+            "-s3.port.lance=0".to_owned(),
+            format!("-filer.localSocket={}", at("filer.sock")),
+            format!("-s3.localSocket={}", at("s3.sock")),
+        ];
+        if self.asks_for_keys {
+            arguments.push(format!("-s3.config={}", at("keys.json")));
+        }
+        arguments.extend(PORTS.iter().zip(self.ports).map(|(name, port)| format!("-{name}={port}")));
+        let mut command = Command::new("sh");
+        let clean = if self.ends_with_its_folder { r#"rm -rf "$0""# } else { ":" };
+        let script = format!(
+            r#"exec 3<&0; "$@" 2>>"$0/log" & child=$!
+            (cat <&3 >/dev/null; kill -9 $child; {clean}) & wait $child"#
+        );
+        command.args(["-c", &script]);
+        command.arg(folder).arg(&self.weed).args(&arguments).current_dir(folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("a shell can be started")
+    }
+
+    /// Whether it serves and has the bucket, before the patience ends.
+    fn serves(&self, child: &mut Child) -> bool {
+        let [port, filer, ..] = self.ports;
+        let greeting = if self.asks_for_keys { 403 } else { 200 };
+        let status = |port: u16, method: &str, target: &str, body: &[u8]| {
+            request(([127, 0, 0, 1], port).into(), None, method, target, &[], body).map_or(0, |answer| answer.status)
+        };
+        let deadline = Instant::now() + START;
+        while Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // Strangers are refused: then it is there, and knows its keys. A folder of its file system is a bucket. One
+            // that is started again takes no bytes before it knows what it has.
+            let bucket = format!("/buckets/{}/", self.s3.bucket);
+            if status(port, "GET", "/", b"") == greeting
+                && matches!(status(filer, "POST", &bucket, b""), 201 | 409)
+                && status(
+                    filer,
+                    "PUT",
+                    "/started",
+                    b"it takes bytes, and not so few that it keeps them with their name",
+                ) == 201
+            {
+                return true;
+            }
+            pause();
+        }
+        false
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

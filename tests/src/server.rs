@@ -170,6 +170,18 @@ impl ServerBuilder {
         self.environment("FOUNDRY_FAIL_POINT", &format!("{step}:{nth}"))
     }
 
+    /// Stop the process, as SIGSTOP does, when it passes `step` for the `nth` time (from 1).
+    #[must_use]
+    pub fn stop_point(self, step: &str, nth: u32) -> Self {
+        self.environment("FOUNDRY_FAIL_POINT", &format!("{step}:{nth}:stop"))
+    }
+
+    /// Tell the log of every step, so that [`Server::has_reached`] knows.
+    #[must_use]
+    pub fn tell_steps(self) -> Self {
+        self.environment("FOUNDRY_LOG__LEVEL", "info,registry_server::fail_points=debug")
+    }
+
     /// A command that runs the server, e.g. `strace -f -o file`.
     #[must_use]
     pub fn wrapper(mut self, command: &[&str]) -> Self {
@@ -308,6 +320,19 @@ impl Server {
     /// The configuration that it was started with.
     pub fn config_file(&self) -> PathBuf {
         self.folder().join("config.yaml")
+    }
+
+    /// How often it has passed a step of the state machines, by a log that tells of them.
+    pub fn has_reached(&self, step: &str) -> usize {
+        let told = format!("\"step\":\"{step}\"");
+        self.log().iter().filter(|line| line.contains(&told)).count()
+    }
+
+    /// Whether it was stopped, and does not run until it is told to.
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The name of the program, which is in brackets, may hold anything.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
     }
 
     /// Its process.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use registry_core::ports::steps;
 use registry_tests::oci::{sha256, sha512, with_digest};
 use registry_tests::server::ADMIN;
 use registry_tests::wait::eventually;
@@ -207,7 +208,7 @@ fn an_upload_is_cancelled_after_a_cut() {
 
 #[test]
 fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
-    let server = Server::start();
+    let server = Server::builder().tell_steps().start();
     let repository = server.repository("torn/two");
     for seed in 0..5 {
         let older = Random::new(800 + seed).bytes(2_000_000);
@@ -217,8 +218,8 @@ fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
         let lines = [format!("Authorization: Bearer {ADMIN}"), format!("Content-Length: {}", older.len())];
         first.send_head("PATCH", &location, &lines).unwrap();
         first.send(&older[..1_000_000]).unwrap();
-        let id = location.rsplit('/').next().unwrap().to_owned();
-        eventually("the older writes", || staged(&server).contains(&id).then_some(()));
+        let writers = 2 * usize::try_from(seed).unwrap() + 1;
+        eventually("the older writes", || (server.has_reached(steps::UPLOAD_EPOCH_RAISED) == writers).then_some(()));
         repository.patch(&location, &newer).expect(202);
         let _ = first.send(&older[1_000_000..]);
         if let Ok(answer) = first.answer() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
-use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
+use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options, S3Patience};
 use registry_adapters::entropy::OsEntropy;
 use registry_adapters::sql::{PostgresOptions, PostgresParts, PostgresServer, SqlMetadata, SqliteOptions, TlsMode};
 use registry_core::error::StoreError;
@@ -160,6 +160,7 @@ fn s3_options(configuration: &Configuration) -> S3Options {
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        patience: S3Patience { read_timeout: s3.read_timeout.0, retry_timeout: s3.retry_timeout.0 },
         store: ObjectStoreOptions {
             prefix: s3.prefix.clone(),
             part_bytes: s3.part_size.0,
@@ -194,11 +195,9 @@ fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
 
 #[cfg(feature = "fail-points")]
 fn steps() -> Result<Arc<dyn Steps>, ComposeError> {
-    use crate::fail_points::{FailPoint, VARIABLE};
-    match std::env::var(VARIABLE) {
-        Ok(text) => Ok(Arc::new(FailPoint::parse(&text).map_err(ComposeError::FailPoint)?)),
-        Err(_) => Ok(Arc::new(registry_core::ports::steps::NoSteps)),
-    }
+    use crate::fail_points::{FailPoint, FailPoints, VARIABLE};
+    let point = std::env::var(VARIABLE).ok().map(|text| FailPoint::parse(&text)).transpose();
+    Ok(Arc::new(FailPoints(point.map_err(ComposeError::FailPoint)?)))
 }
 
 /// What the configuration decides for the use cases.

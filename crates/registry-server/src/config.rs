@@ -112,6 +112,8 @@ section! {
         prefix: String,
         part_size: ByteSize,
         upload_memory: ByteSize,
+        read_timeout: HumanDuration,
+        retry_timeout: HumanDuration,
         access_key_id: Option<String>,
         secret_access_key: Option<Secret>,
         session_token: Option<Secret>,

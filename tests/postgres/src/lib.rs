@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -19,7 +19,7 @@ pub const URL: &str = "FOUNDRY_POSTGRES_URL";
 const PASSWORD: &str = "a password of tests";
 
 /// Makes a server in a folder of its own, says which, and ends and removes it once its standard input ends: with the
-/// process that started it, however that ends.
+/// process that started it, however that ends. Told to `crash` or to `start` it, it does, and repeats the word.
 const SCRIPT: &str = r#"
 set -eu
 umask 077
@@ -39,15 +39,24 @@ printf '%s\n' "$3" >"$folder/password"
   cat "$folder/log" >&2
   exit 1
 }
-"$bin/postgres" -D "$folder/data" -k "$folder" -h 127.0.0.1 -p "$port" -c max_connections=300 -c deadlock_timeout=200ms \
-  -c shared_buffers=64MB -c autovacuum_naptime=10s </dev/null >>"$folder/log" 2>&1 &
-server=$!
-until "$bin/pg_isready" -q -h "$folder" -p "$port"; do
-  kill -0 "$server" 2>/dev/null || { cat "$folder/log" >&2; exit 1; }
-  sleep 0.05
-done
+start() {
+  "$bin/postgres" -D "$folder/data" -k "$folder" -h 127.0.0.1 -p "$port" -c max_connections=300 \
+    -c deadlock_timeout=200ms -c shared_buffers=64MB -c autovacuum_naptime=10s </dev/null >>"$folder/log" 2>&1 &
+  server=$!
+  until "$bin/pg_isready" -q -h "$folder" -p "$port"; do
+    kill -0 "$server" 2>/dev/null || { cat "$folder/log" >&2; exit 1; }
+    sleep 0.05
+  done
+}
+start
 printf '%s\n' "$folder"
-cat >/dev/null
+while read -r word; do
+  case $word in
+    crash) kill -QUIT "$server"; wait "$server" || :; server= ;;
+    start) start ;;
+  esac
+  printf '%s\n' "$word"
+done
 "#;
 
 /// A server.
@@ -61,12 +70,14 @@ pub struct Postgres {
 
 enum Reached {
     ByUrl(String),
-    Own {
-        folder: PathBuf,
-        port: u16,
-        /// Holds the script's standard input.
-        _script: Child,
-    },
+    Own { folder: PathBuf, port: u16, script: Mutex<Script> },
+}
+
+/// The running script: it ends with its standard input.
+struct Script {
+    _child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// A database that is dropped with this.
@@ -91,6 +102,13 @@ pub fn server(what: &str) -> Option<&'static Postgres> {
         _ => Postgres::start().map_err(|why| skip(what, &why)).ok(),
     });
     made.as_ref()
+}
+
+/// A server of a test's own, which it may [`crash`](Postgres::crash), or `None` after saying that `what` is skipped.
+pub fn own(what: &str) -> Option<&'static Postgres> {
+    let started = Postgres::start().map_err(|why| skip(what, &why)).ok();
+    // Databases know their server for ever; it ends with this process.
+    started.map(|server| &*Box::leak(Box::new(server)))
 }
 
 /// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
@@ -160,14 +178,37 @@ impl Postgres {
             .spawn()
             .map_err(|error| format!("{command:?}: {error}"))?;
         let mut folder = String::new();
-        let stdout = script.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut folder).map_err(|error| error.to_string())?;
+        let mut stdout = BufReader::new(script.stdout.take().expect("it is piped"));
+        stdout.read_line(&mut folder).map_err(|error| error.to_string())?;
         if folder.is_empty() {
             let output = script.wait_with_output().map_err(|error| error.to_string())?;
             return Err(format!("PostgreSQL does not start: {}", String::from_utf8_lossy(&output.stderr)));
         }
         let folder = PathBuf::from(folder.trim_end());
-        Ok(Self::new(Reached::Own { folder, port, _script: script }))
+        let stdin = script.stdin.take().expect("it is piped");
+        let script = Mutex::new(Script { _child: script, stdin, stdout });
+        Ok(Self::new(Reached::Own { folder, port, script }))
+    }
+
+    /// Ends a server of one's own in the middle of whatever it does, and every connection with it; its data stay.
+    pub fn crash(&self) {
+        self.tell("crash");
+    }
+
+    /// Starts it again after a [`crash`](Self::crash), and waits until it serves.
+    pub fn start_again(&self) {
+        self.tell("start");
+    }
+
+    fn tell(&self, word: &str) {
+        let Reached::Own { script, .. } = &self.reached else {
+            panic!("only a server of one's own can be told to {word}")
+        };
+        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(script.stdin, "{word}").expect("the script reads what it is told");
+        let mut answer = String::new();
+        script.stdout.read_line(&mut answer).expect("the script answers");
+        assert_eq!(answer.trim_end(), word, "the script could not do it");
     }
 
     /// The server's folder, where it is this process's own.
@@ -272,10 +313,45 @@ impl Database {
         self.server
     }
 
+    /// Its URL over TCP, to a port of this machine that leads to its server; `None` for a server that is not one's own.
+    pub fn url_through(&self, port: u16) -> Option<String> {
+        let (_, password) = self.server.tcp_parts()?;
+        let (name, password) = (&self.name, escaped(password));
+        Some(format!("postgres://postgres:{password}@127.0.0.1:{port}/{name}?sslmode=disable"))
+    }
+
+    /// Locks a table against everybody, until what is returned is dropped.
+    pub fn lock(&self, table: &str) -> Lock {
+        let mut command = Command::new("psql");
+        command.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", "-"]).arg(self.url());
+        let mut psql = command.stdin(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("psql: {error}"));
+        let statements = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;\n");
+        psql.stdin.as_mut().expect("it is piped").write_all(statements.as_bytes()).expect("psql reads what it is told");
+        let held = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND granted AND mode = 'AccessExclusiveLock'"
+        );
+        while self.run(&held) != "1" {
+            let ended = psql.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "psql ended ({ended:?}) before it had the lock");
+        }
+        Lock(psql)
+    }
+
     /// Runs statements in it.
     #[track_caller]
     pub fn run(&self, statements: &str) -> String {
         self.server.run(&self.name, statements)
+    }
+}
+
+/// A lock, which ends with this.
+pub struct Lock(Child);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The server rolls back what a client leaves behind.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

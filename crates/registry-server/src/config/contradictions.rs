@@ -12,7 +12,9 @@ use super::{Configuration, Loaded};
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// The durations that mean nothing when they are zero.
-const POSITIVE: [&str; 9] = [
+const POSITIVE: [&str; 11] = [
+    "storage.s3.read_timeout",
+    "storage.s3.retry_timeout",
     "database.acquire_timeout",
     "database.statement_timeout",
     "server.header_timeout",

@@ -151,6 +151,8 @@ pub static KEYS: &[Key] = &[
         "192MiB",
         "The memory for the parts of all uploads; they wait for each other.",
     ),
+    key("storage.s3.read_timeout", Duration, "30s", "How long the bucket may say nothing in the middle of a request."),
+    key("storage.s3.retry_timeout", Duration, "1m", "How long a request that fails is tried again, before a 503."),
     key("storage.s3.access_key_id", Text, "", "The access key's identifier.").env(&["AWS_ACCESS_KEY_ID"]),
     key("storage.s3.secret_access_key", Text, "", "The access key's secret.").env(&["AWS_SECRET_ACCESS_KEY"]).secret(),
     key("storage.s3.session_token", Text, "", "The token of temporary credentials.")

@@ -14,22 +14,23 @@ use rustls_platform_verifier::Verifier;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the store may say nothing: while it takes a part, before it answers, and between two pieces of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes clients for `object_store`.
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct Connector {
+    /// How long the store may say nothing: while it takes a part, before it answers, and between two pieces of an answer.
+    pub(super) read_timeout: Duration,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
-        Ok(HttpClient::new(Service(client(allow_http)?)))
+        Ok(HttpClient::new(Service(client(allow_http, self.read_timeout)?)))
     }
 }
 
 /// A client that speaks plain HTTP only where that is allowed.
-pub(super) fn client(allow_http: bool) -> object_store::Result<reqwest::Client> {
+pub(super) fn client(allow_http: bool, read_timeout: Duration) -> object_store::Result<reqwest::Client> {
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "S3", source };
     let client = reqwest::Client::builder()
@@ -38,7 +39,7 @@ pub(super) fn client(allow_http: bool) -> object_store::Result<reqwest::Client> 
         // Many connections carry more than many streams of one.
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
+        .read_timeout(read_timeout)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("foundry/", env!("CARGO_PKG_VERSION")))
         .build();

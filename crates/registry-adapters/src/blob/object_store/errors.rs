@@ -9,7 +9,7 @@ use registry_core::error::{StoreError, StoreErrorKind};
 /// [`connector`](super::connector) makes of 507.
 const FULL: [&str; 5] = ["StorageFull", "QuotaExceeded", "InsufficientStorage", "Insufficient Storage", "413 Payload"];
 /// What they say when the same call may succeed later.
-const UNAVAILABLE: [&str; 9] = [
+const UNAVAILABLE: [&str; 10] = [
     "status code: 5",
     "status code: 429",
     "status code: 408",
@@ -19,6 +19,8 @@ const UNAVAILABLE: [&str; 9] = [
     "ServiceUnavailable",
     "RequestTimeout",
     "timed out",
+    // This machine's clock is wrong; another replica's may be right.
+    "RequestTimeTooSkewed",
 ];
 
 /// Turns a failure into the port's, for `map_err`.

@@ -40,7 +40,7 @@ use tokio::time::Instant;
 use acknowledged::Acknowledged;
 use errors::{failure, is_absent};
 use reader::Reader;
-pub use s3::{S3Keys, S3Options};
+pub use s3::{S3Keys, S3Options, S3Patience};
 use staged::{Staged, Tail, key, upload_of, whole};
 pub use unfinished::UnfinishedUploads;
 use writer::{MAX_PARTS, Writer};

@@ -15,8 +15,24 @@ use super::errors::failure;
 use super::unfinished::S3UnfinishedUploads;
 use super::{Backend, ObjectBlobStore, ObjectStoreOptions};
 
-/// How long a request that fails is tried again: a client waits that long before it hears of it.
-const RETRY_FOR: Duration = Duration::from_mins(1);
+/// The pauses between tries: each is random, up to three times as long as the one before, so that they grow.
+const BACKOFF: BackoffConfig =
+    BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5), base: 3. };
+
+/// How long a bucket that does not answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct S3Patience {
+    /// How long it may say nothing in the middle of a request.
+    pub read_timeout: Duration,
+    /// How long a request that fails is tried again: a client waits that long before it hears of it.
+    pub retry_timeout: Duration,
+}
+
+impl Default for S3Patience {
+    fn default() -> Self {
+        Self { read_timeout: Duration::from_secs(30), retry_timeout: Duration::from_mins(1) }
+    }
+}
 
 /// Which bucket, and how to reach it.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +52,8 @@ pub struct S3Options {
     pub keys: Option<S3Keys>,
     /// The environment: its `AWS_*` variables say what the fields above do not.
     pub environment: HashMap<String, String>,
+    /// How long it is waited for.
+    pub patience: S3Patience,
     /// What is the same for every kind of store.
     pub store: ObjectStoreOptions,
 }
@@ -65,8 +83,8 @@ impl ObjectBlobStore {
     pub fn open_s3(options: &S3Options) -> Result<Self, StoreError> {
         let context = || format!("open the bucket {}", options.bucket);
         let s3 = build(options).map_err(failure(context()))?;
-        let unfinished =
-            S3UnfinishedUploads { s3: s3.clone(), client: client(options.allow_http).map_err(failure(context()))? };
+        let client = client(options.allow_http, options.patience.read_timeout).map_err(failure(context()))?;
+        let unfinished = S3UnfinishedUploads { s3: s3.clone(), client };
         let s3 = Arc::new(s3);
         let backend = Backend {
             objects: Arc::clone(&s3) as _,
@@ -95,8 +113,13 @@ fn build(options: &S3Options) -> object_store::Result<AmazonS3> {
         .with_virtual_hosted_style_request(!options.path_style)
         // Objects go one by one; a DELETE is what every store understands.
         .with_disable_bulk_delete(true)
-        .with_retry(RetryConfig { backoff: BackoffConfig::default(), max_retries: 10, retry_timeout: RETRY_FOR })
-        .with_http_connector(Connector);
+        .with_retry(RetryConfig {
+            backoff: BACKOFF,
+            // The time is what counts: ten tries may be over in two seconds.
+            max_retries: usize::MAX,
+            retry_timeout: options.patience.retry_timeout,
+        })
+        .with_http_connector(Connector { read_timeout: options.patience.read_timeout });
     if let Some(region) = &options.region {
         builder = builder.with_region(region);
     }

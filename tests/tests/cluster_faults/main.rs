@@ -1,0 +1,114 @@
+//! Faults of replicas, of their bucket, their database, their network and their clocks: what each looks like to a client,
+//! and that nothing acknowledged is lost or altered.
+
+mod clocks;
+mod database;
+mod network;
+mod replicas;
+mod store;
+
+use std::net::SocketAddr;
+
+use registry_core::ports::steps;
+use registry_tests::server::ADMIN;
+use registry_tests::{Answer, Cluster, Connection, Server, eventually};
+
+const MIB: usize = 1 << 20;
+
+/// How long replicas wait for stores that do not answer: short, so that the tests are.
+const IMPATIENT: [(&str, &str); 4] = [
+    ("FOUNDRY_STORAGE__S3__READ_TIMEOUT", "2s"),
+    ("FOUNDRY_STORAGE__S3__RETRY_TIMEOUT", "1s"),
+    ("FOUNDRY_DATABASE__ACQUIRE_TIMEOUT", "2s"),
+    ("FOUNDRY_DATABASE__STATEMENT_TIMEOUT", "2s"),
+];
+
+/// Replicas whose logs tell of the steps of the state machines.
+const STEPS: (&str, &str) = ("FOUNDRY_LOG__LEVEL", "info,registry_server::fail_points=debug");
+
+/// The offset in `Range: 0-<last>`; these tests never leave exactly one byte, which reads the same as none.
+fn offset(answer: &Answer) -> usize {
+    let range = answer.header("range").expect("a session says its range");
+    let last: usize = range.strip_prefix("0-").expect("it begins at 0").parse().unwrap();
+    if last == 0 { 0 } else { last + 1 }
+}
+
+/// A refusal that says that the same may be tried again, and when.
+#[track_caller]
+fn assert_unavailable(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{answer:?}");
+}
+
+/// A PATCH of which only the beginning has been sent.
+struct HalfSent {
+    connection: Connection,
+    rest: Vec<u8>,
+}
+
+impl HalfSent {
+    /// Sends the first half of `bytes` to a replica whose log tells of steps, and waits until the replica writes.
+    fn begin(replica: &Server, location: &str, first: usize, bytes: &[u8]) -> Self {
+        let before = replica.has_reached(steps::UPLOAD_EPOCH_RAISED);
+        let mut connection = Connection::open(replica.address());
+        let last = first + bytes.len() - 1;
+        let lines = [
+            format!("Authorization: Bearer {ADMIN}"),
+            format!("Content-Length: {}", bytes.len()),
+            format!("Content-Range: {first}-{last}"),
+            "Content-Type: application/octet-stream".to_owned(),
+        ];
+        connection.send_head("PATCH", location, &lines).unwrap();
+        let (half, rest) = bytes.split_at(bytes.len() / 2);
+        connection.send(half).unwrap();
+        let writes = || (replica.has_reached(steps::UPLOAD_EPOCH_RAISED) > before).then_some(());
+        eventually("the replica writes", writes);
+        Self { connection, rest: rest.to_vec() }
+    }
+
+    /// Sends the other half: the answer, if there is one.
+    fn end(mut self) -> std::io::Result<Answer> {
+        // A refusal may come before all is sent.
+        let sent = self.connection.send(&self.rest);
+        self.connection.answer().map_err(|error| sent.err().unwrap_or(error))
+    }
+}
+
+/// What a replica says of itself: whether it is ready, and which of its checks failed.
+fn readiness(address: SocketAddr) -> (u16, Vec<String>) {
+    let answer = registry_tests::server::request(address, None, "GET", "/readyz", &[], b"").expect("it answers");
+    let checks = answer.json()["checks"].as_array().expect("it lists its checks").clone();
+    let failed = checks.iter().filter(|check| check["ok"] == false);
+    (answer.status, failed.map(|check| check["name"].as_str().unwrap().to_owned()).collect())
+}
+
+/// Waits until a replica says that it is not ready because of one store.
+#[track_caller]
+fn eventually_not_ready(replica: &Server, store: &str) {
+    eventually("the replica says what it lacks", || {
+        let (status, failed) = readiness(replica.address());
+        (status == 503 && failed == [store]).then_some(())
+    });
+}
+
+#[track_caller]
+fn eventually_ready(replica: &Server) {
+    eventually("the replica is ready again", || (readiness(replica.address()).0 == 200).then_some(()));
+}
+
+/// Every replica has exactly these bytes.
+#[track_caller]
+fn assert_everywhere(replicas: &[Server], repository: &str, digest: &str, bytes: &[u8]) {
+    for replica in replicas {
+        assert!(replica.repository(repository).get_blob(digest).expect(200).body == bytes, "{digest}");
+    }
+}
+
+/// Ends what was left over, as a day later, and compares ledger and bucket both ways, byte for byte.
+#[track_caller]
+fn reap_and_check(cluster: &Cluster) {
+    let reaper = cluster.builder().environment("FOUNDRY_GC__UPLOAD_IDLE", "1ms").start();
+    reaper.gc("24h");
+    let (clean, report) = reaper.check(&["--deep", "--restart"]);
+    assert!(clean, "{report}");
+}
