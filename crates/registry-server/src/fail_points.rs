@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry_core::ports::steps::{ALL, Steps};
+use registry_core::ports::steps::{ALL, MIGRATION, Steps};
 
 /// The variable that says where to die: `<step>` or `<step>:<n>`, at the n-th passing.
 pub const VARIABLE: &str = "FOUNDRY_FAIL_POINT";
@@ -22,10 +22,13 @@ impl FailPoint {
     /// A text that names the steps that there are.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, passing) = text.split_once(':').unwrap_or((text, "1"));
-        let step = ALL.into_iter().find(|step| *step == name);
+        let step = ALL.into_iter().chain(MIGRATION).find(|step| *step == name);
         match (step, passing.parse::<u64>()) {
             (Some(step), Ok(passing)) if passing > 0 => Ok(Self { step, left: AtomicU64::new(passing - 1) }),
-            _ => Err(format!("{VARIABLE}={text}: expected <step>[:<n>] with a step of: {}", ALL.join(", "))),
+            _ => Err(format!(
+                "{VARIABLE}={text}: expected <step>[:<n>] with a step of: {}",
+                [&ALL[..], &MIGRATION].concat().join(", ")
+            )),
         }
     }
 
