@@ -355,9 +355,27 @@ fn a_second_run_changes_nothing_and_none_comes_after_a_server() {
         }
         assert_eq!((&again["blobs"], &again["rows"]), (&first["blobs"], &first["rows"]));
     }
-    // The last one did not finish.
+    // The last one did not finish. What the target has lost since is found when it is read back.
     target.refuses_to_serve();
-    report(&target.migrate(&config, &["-finish"]));
+    for (damage, repair, found) in [
+        (
+            "UPDATE blobs SET size = size + 1 WHERE size > 10000",
+            "UPDATE blobs SET size = size - 1 WHERE size > 10000",
+            "WrongSize",
+        ),
+        (
+            "UPDATE manifests SET content = content || '\\x20'",
+            "UPDATE manifests SET content = substring(content FOR length(content) - 1)",
+            "damaged_manifest",
+        ),
+    ] {
+        target.database.run(damage);
+        let ended = target.migrate(&config, &["-finish", "-verify"]);
+        assert!(ended.code == Some(3) && ended.stdout.contains(found), "{ended:?}");
+        target.refuses_to_serve();
+        target.database.run(repair);
+    }
+    report(&target.migrate(&config, &["-finish", "-verify"]));
 
     let new = target.builder().start();
     new.request("POST", "/api/v1/artifacts/new/1", &[], b"of the new server").expect(201);
