@@ -467,6 +467,16 @@ fn a_target_that_holds_something_else_is_refused_and_stays_as_it_is() {
     report(&other.migrate(&elsewhere.config_file(), &[]));
     refused(other.migrate(&config, &[]), 1, "a migration of another installation");
 
+    // A run at the same time on the same machine, which has a snapshot there.
+    let work = other.folder.path().join("new/migration");
+    fs::create_dir(&work).unwrap();
+    let lock = fs::File::create(work.join("lock")).unwrap();
+    lock.lock().unwrap();
+    refused(other.migrate(&elsewhere.config_file(), &[]), 1, "another migrate-storage works in");
+    drop(lock);
+    report(&other.migrate(&elsewhere.config_file(), &[]));
+    assert!(!work.exists(), "the snapshot is removed");
+
     // Neither files nor a registry to copy from; not both stores to copy to.
     refused(other.migrate(&other.folder.path().join("new.yaml"), &[]), 2, "elsewhere than in files and SQLite");
     let empty = other.folder.path().join("empty.yaml");

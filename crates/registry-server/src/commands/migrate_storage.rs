@@ -13,6 +13,7 @@
 mod blobs;
 mod report;
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +24,10 @@ use registry_core::digest::{Digest, hex};
 use registry_core::error::StoreError;
 use registry_core::ports::steps;
 use registry_core::services::{CheckOptions, UploadError};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-use self::blobs::{Copied, CopyBlobs};
+use self::blobs::CopyBlobs;
 use self::report::Report;
 use super::CommandError;
 use crate::arguments::MigrateStorageArguments;
@@ -36,6 +39,8 @@ use crate::first_start::TOKEN_FILE;
 
 /// The folder of the snapshot below the data folder of the target.
 const WORK: &str = "migration";
+/// The file in it that a run holds locked.
+const LOCK: &str = "lock";
 /// How often a snapshot is taken before somebody deletes faster than this copies.
 const ROUNDS: usize = 100;
 
@@ -93,6 +98,9 @@ pub enum MigrateError {
     /// Every snapshot was out of date before its blobs were copied.
     #[error("blobs are deleted faster than they can be copied; try again when less is going on")]
     Overtaken,
+    /// Another one is at work.
+    #[error("another migrate-storage works in {0}")]
+    Running(PathBuf),
     /// The folder of the snapshot cannot be used.
     #[error(transparent)]
     Folder(#[from] DataFolderError),
@@ -128,15 +136,16 @@ pub async fn run(configuration: &Configuration, arguments: &MigrateStorageArgume
     let target = Composition::open(configuration).await?;
     let work = configuration.storage.data_dir.join(WORK);
     let outcome = async {
-        data_folder::prepare(&work).map_err(MigrateError::from)?;
+        let _alone = lock(&work)?;
         let source = compose::open_blobs(&folder)?;
         let migration = Migration { target: &target, folder: &folder, metadata: &metadata, work: &work, arguments };
-        migration.run(Arc::new(source)).await
+        let outcome = migration.run(Arc::new(source)).await;
+        // It holds secrets, and is of no more use. An error here is less than the one that is reported.
+        let _ = std::fs::remove_dir_all(&work);
+        outcome
     };
     let outcome = outcome.await;
     target.close().await;
-    // It holds secrets, and is of no more use. An error here is less than the one that is reported.
-    let _ = std::fs::remove_dir_all(&work);
     let Some(report) = outcome? else { return Ok(false) };
     if report.finished && configuration.storage.data_dir != folder {
         keep_admin_token(&folder, &compose::token_file(configuration)).map_err(MigrateError::from)?;
@@ -165,6 +174,25 @@ fn source_folder(configuration: &Configuration, arguments: &MigrateStorageArgume
     let is_local =
         backend::blobs(&source) == BlobBackend::Files && backend::metadata(&source) == MetadataBackend::Sqlite;
     if is_local { Ok(source.storage.data_dir) } else { Err(MigrateError::Source(file.clone())) }
+}
+
+/// Makes the folder of the snapshot, and keeps other runs out of it while the file is open.
+fn lock(work: &Path) -> Result<File, MigrateError> {
+    data_folder::prepare(work)?;
+    let path = work.join(LOCK);
+    let locked = || -> io::Result<Option<File>> {
+        let file = File::create(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    match locked() {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(MigrateError::Running(work.to_owned())),
+        Err(source) => Err(MigrateError::Look { path, source }),
+    }
 }
 
 /// This process must not have the metadata open.
@@ -221,7 +249,7 @@ impl Migration<'_> {
             report.add(&copied);
             if copied.problems.is_empty() {
                 self.target.steps.reached(steps::MIGRATE_BLOBS_COPIED);
-                let outcome = self.rows(&snapshot, &mark, &copied, &mut report).await;
+                let outcome = self.rows(&snapshot, &mark, &mut report).await;
                 snapshot.close().await;
                 return outcome.map(|all_well| all_well.then_some(report));
             }
@@ -272,11 +300,9 @@ impl Migration<'_> {
         &self,
         snapshot: &SqlMetadata,
         mark: &TransferMark,
-        copied: &Copied,
         report: &mut Report,
     ) -> Result<bool, CommandError> {
         let target = &self.target.metadata;
-        target.transfer_garbage(&copied.surplus, mark).await?;
         match target.transfer_rows(snapshot, mark, self.target.steps.as_ref()).await {
             Ok(tables) => report.tables = tables,
             Err(TransferError::Damaged(digests)) => {

@@ -21,6 +21,8 @@ use crate::compose::Composition;
 const AT_ONCE: usize = 8;
 /// How many blobs are listed at once.
 const PAGE: usize = 1000;
+/// With so many that could not be copied, it is time to see why.
+const ENOUGH_PROBLEMS: usize = 1000;
 
 /// What copying came to.
 #[derive(Debug, Default)]
@@ -33,8 +35,8 @@ pub(super) struct Copied {
     pub(super) bytes: u64,
     /// What could not be copied: it is gone, or damaged.
     pub(super) problems: Vec<Problem>,
-    /// What the target has and the source has not.
-    pub(super) surplus: Vec<Digest>,
+    /// How many blobs the target has and the source has not.
+    pub(super) surplus: u64,
 }
 
 /// A blob that could not be copied.
@@ -79,7 +81,7 @@ impl<'a> Blobs<'a> {
     }
 }
 
-/// Copies what the target has not.
+/// Copies what the target has not, and makes garbage of what the source has not.
 pub(super) struct CopyBlobs<'a> {
     pub(super) snapshot: &'a SqlMetadata,
     pub(super) source: Arc<FilesystemBlobStore>,
@@ -89,7 +91,7 @@ pub(super) struct CopyBlobs<'a> {
 impl CopyBlobs<'_> {
     pub(super) async fn run(&self, mark: &TransferMark) -> Result<Copied, CommandError> {
         let (mut source, mut target) = (Blobs::new(self.snapshot), Blobs::new(&self.target.metadata));
-        let mut copied = Copied::default();
+        let (mut copied, mut surplus) = (Copied::default(), Vec::new());
         let mut under_way: JoinSet<(StoredBlob, Result<(), CopyBlobError>)> = JoinSet::new();
         loop {
             let order = match (source.peek().await?, target.peek().await?) {
@@ -101,7 +103,11 @@ impl CopyBlobs<'_> {
             if order != Ordering::Less {
                 let found = target.page.pop_front();
                 if order == Ordering::Greater {
-                    copied.surplus.extend(found.map(|blob| blob.digest));
+                    surplus.extend(found.map(|blob| blob.digest));
+                    if surplus.len() == PAGE {
+                        copied.surplus += PAGE as u64;
+                        self.target.metadata.transfer_garbage(&std::mem::take(&mut surplus), mark).await?;
+                    }
                     continue;
                 }
             }
@@ -116,6 +122,9 @@ impl CopyBlobs<'_> {
             while under_way.len() >= AT_ONCE {
                 take(&mut under_way, &mut copied).await?;
             }
+            if copied.problems.len() >= ENOUGH_PROBLEMS {
+                break;
+            }
             let (services, store) = (Arc::clone(&self.target.services), Arc::clone(&self.source));
             under_way.spawn(async move {
                 let outcome = copy(&services, &store, &blob).await;
@@ -125,6 +134,8 @@ impl CopyBlobs<'_> {
         while !under_way.is_empty() {
             take(&mut under_way, &mut copied).await?;
         }
+        copied.surplus += surplus.len() as u64;
+        self.target.metadata.transfer_garbage(&surplus, mark).await?;
         Ok(copied)
     }
 

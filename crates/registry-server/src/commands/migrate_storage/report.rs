@@ -29,7 +29,7 @@ impl Report {
         self.blobs = round.blobs;
         self.copied += round.copied;
         self.bytes += round.bytes;
-        self.surplus = round.surplus.len() as u64;
+        self.surplus = round.surplus;
     }
 
     fn sum(&self, of: impl Fn(&TableReport) -> u64) -> u64 {
