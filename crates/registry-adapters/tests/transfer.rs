@@ -11,7 +11,7 @@ use registry_core::digest::Digest;
 use registry_core::ports::metadata::uploads::{
     CheckpointStep, CommitOutcome, CreateUpload, NewUpload, SealOutcome, SealUpload,
 };
-use registry_core::ports::metadata::{GarbageStore, JobStore, ManifestStore, Metadata, PackageStore, UploadStore};
+use registry_core::ports::metadata::{GarbageStore, JobStore, Metadata, PackageStore, UploadStore};
 use registry_core::ports::steps::{NoSteps, Steps};
 use registry_core::registry::Repository;
 use registry_core::testing::metadata_suite::{CandidatesOf, Subject, World, at};
@@ -227,7 +227,7 @@ async fn what_the_source_has_forgotten_is_garbage_in_the_target() {
     let digest = world.publish("package", "1").await;
     pair.transfer().await;
     assert_eq!(pair.target.garbage_candidates(10).await.unwrap(), []);
-    pair.target.transfer_garbage(&[digest.clone()], &mark("this", "1")).await.unwrap();
+    pair.target.transfer_garbage(std::slice::from_ref(&digest), &mark("this", "1")).await.unwrap();
     assert_eq!(pair.target.garbage_candidates(10).await.unwrap(), [digest]);
     // That is no difference, and stays.
     assert_eq!(pair.transfer().await, Changes::new());
