@@ -71,21 +71,25 @@ pub enum UploadTarget {
         /// The version and what is known of it.
         description: ArtifactDescription,
     },
+    /// A blob that nothing refers to yet: it is copied from another installation, and what refers to it follows.
+    Unreferenced,
 }
 
 impl UploadTarget {
-    /// The registry it goes to.
-    pub fn registry(&self) -> RegistryId {
+    /// The registry it goes to, if to one.
+    pub fn registry(&self) -> Option<RegistryId> {
         match self {
-            UploadTarget::Repository { registry, .. } | UploadTarget::Version { registry, .. } => *registry,
+            UploadTarget::Repository { registry, .. } | UploadTarget::Version { registry, .. } => Some(*registry),
+            UploadTarget::Unreferenced => None,
         }
     }
 
-    /// The repository's or package's name.
+    /// The repository's or package's name; empty without one.
     pub fn name(&self) -> &str {
         match self {
             UploadTarget::Repository { repository, .. } => repository.as_str(),
             UploadTarget::Version { package, .. } => package.as_str(),
+            UploadTarget::Unreferenced => "",
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line or the configuration is wrong; nothing was started.
     pub const MISUSED: u8 = 2;
-    /// `check` found damage that it did not repair.
+    /// `check` found damage that it did not repair; `migrate-storage` found blobs that it does not carry over.
     pub const DAMAGED: u8 = 3;
 }
 
@@ -24,7 +24,8 @@ const AFTER_HELP: &str = "\
 Every key of the configuration can also be set in the environment: FOUNDRY_<SECTION>__<KEY>, e.g. FOUNDRY_SERVER__PORT.
 `registry-server config` shows what is in effect and where it comes from. Long options also work with one dash.
 
-Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong command line or configuration, 3 check found damage.";
+Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong command line or configuration, 3 check or
+migrate-storage found damage.";
 
 /// Foundry, a universal artifact registry. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -100,6 +101,9 @@ pub enum Command {
     Gc(GcArguments),
     /// Copy everything into an empty folder, while serving or not
     Backup(BackupArguments),
+    /// Copy files and SQLite to the S3 bucket and the Postgres of this configuration, while the old server serves; with
+    /// --finish, once it is stopped, what has changed since
+    MigrateStorage(MigrateStorageArguments),
     /// Ask the server of this configuration whether it is alive: exit code 0 or 1
     Healthcheck(HealthcheckArguments),
 }
@@ -143,6 +147,26 @@ pub struct BackupArguments {
     /// Copy the bytes of blobs even where a hard link could share them
     #[arg(long)]
     pub copy: bool,
+}
+
+/// `migrate-storage`
+#[derive(Args, Clone, Debug)]
+pub struct MigrateStorageArguments {
+    /// The configuration file of the old server; only its storage.dataDir matters
+    #[arg(long, value_name = "FILE", conflicts_with = "from_data_dir")]
+    pub from: Option<PathBuf>,
+    /// The data folder of the old server [default: storage.dataDir of this configuration]
+    #[arg(long, value_name = "FOLDER")]
+    pub from_data_dir: Option<PathBuf>,
+    /// The old server is stopped: bring the copy up to date, compare it, and let servers use it
+    #[arg(long)]
+    pub finish: bool,
+    /// Before finishing, read everything back from the target and hash it
+    #[arg(long, requires = "finish")]
+    pub verify: bool,
+    /// Print the report as JSON, and each damaged blob as a JSON object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `healthcheck`
@@ -251,5 +275,15 @@ mod tests {
         };
         assert!(gc.dry_run && gc.grace == Some(Duration::ZERO));
         assert!(parse(&["backup"]).unwrap_err().contains("FOLDER"));
+        let Some(Command::MigrateStorage(migrate)) =
+            parse(&["migrate-storage", "-config", "new.yaml", "-from", "old.yaml", "-finish"]).unwrap().command
+        else {
+            panic!("not migrate-storage")
+        };
+        assert!(migrate.finish && !migrate.verify && migrate.from == Some(PathBuf::from("old.yaml")));
+        assert!(
+            parse(&["migrate-storage", "-from", "a", "-from-data-dir", "b"]).unwrap_err().contains("cannot be used")
+        );
+        assert!(parse(&["migrate-storage", "-verify"]).unwrap_err().contains("--finish"));
     }
 }

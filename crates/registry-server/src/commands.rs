@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod gc;
 pub mod healthcheck;
+pub mod migrate_storage;
 pub mod serve;
 
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ pub enum CommandError {
     /// The backup cannot be made.
     #[error(transparent)]
     Backup(#[from] backup::BackupError),
+    /// The data cannot be carried over.
+    #[error(transparent)]
+    Migrate(#[from] migrate_storage::MigrateError),
 }
 
 /// Opens the stores of a data folder that is there already: a command that looks at data must not make an empty

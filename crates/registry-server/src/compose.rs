@@ -51,6 +51,8 @@ pub struct Composition {
     pub entropy: Arc<dyn Entropy>,
     /// Time, likewise.
     pub clock: Arc<dyn Clock>,
+    /// Named moments, for tests.
+    pub steps: Arc<dyn Steps>,
 }
 
 impl Composition {
@@ -67,15 +69,16 @@ impl Composition {
         let blobs = blobs(configuration)?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let clock = metadata.clock();
+        let steps = steps()?;
         let ports = Ports {
             metadata: Arc::<SqlMetadata>::clone(&metadata),
             blobs: Arc::clone(&blobs),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            steps: steps()?,
+            steps: Arc::clone(&steps),
         };
         let services = Arc::new(Services::new(ports, settings(configuration)));
-        Ok(Self { services, metadata, blobs, entropy, clock })
+        Ok(Self { services, metadata, blobs, entropy, clock, steps })
     }
 
     /// Finishes what was begun and lets go of the stores.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry_core::ports::steps::{ALL, Steps};
+use registry_core::ports::steps::{ALL, MIGRATION, Steps};
 use rustix::process::Signal;
 
 /// The variable that says where: `<step>`, `<step>:<n>` or `<step>:<n>:stop`, at the n-th passing.
@@ -28,11 +28,11 @@ impl FailPoint {
             None => (text, Signal::KILL),
         };
         let (name, passing) = point.split_once(':').unwrap_or((point, "1"));
-        let step = ALL.into_iter().find(|step| *step == name);
+        let step = ALL.into_iter().chain(MIGRATION).find(|step| *step == name);
         match (step, passing.parse::<u64>()) {
             (Some(step), Ok(passing)) if passing > 0 => Ok(Self { step, left: AtomicU64::new(passing - 1), signal }),
             _ => {
-                let steps = ALL.join(", ");
+                let steps = [&ALL[..], &MIGRATION].concat().join(", ");
                 Err(format!("{VARIABLE}={text}: expected <step>[:<n>[:stop]] with a step of: {steps}"))
             }
         }

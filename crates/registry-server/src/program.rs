@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 use crate::arguments::{Arguments, Command, exit, with_two_dashes};
-use crate::commands::{backup, check, gc, healthcheck, serve};
+use crate::commands::{CommandError, backup, check, gc, healthcheck, migrate_storage, serve};
 use crate::config::{self, Configuration, Loaded, Sources, backend};
 use crate::logging;
 
@@ -66,10 +66,12 @@ async fn execute(command: Command, loaded: &Loaded) -> ExitCode {
         Command::Check(arguments) => check::run(configuration, arguments).await,
         Command::Gc(arguments) => gc::run(configuration, arguments).await.map(|()| true),
         Command::Backup(arguments) => backup::run(configuration, &arguments).await.map(|()| true),
+        Command::MigrateStorage(arguments) => migrate_storage::run(configuration, &arguments).await,
     };
     match outcome {
         Ok(true) => ExitCode::from(exit::DONE),
         Ok(false) => ExitCode::from(exit::DAMAGED),
+        Err(CommandError::Migrate(error)) if error.is_misuse() => failed(exit::MISUSED, "migrate-storage", &error),
         Err(error) => failed(exit::FAILED, "failed", &error),
     }
 }

@@ -28,6 +28,7 @@ mod signing_keys;
 mod sqlite;
 mod statement;
 mod tokens;
+mod transfer;
 mod uploads;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ use self::postgres::PostgresDatabase;
 pub use self::postgres::{PostgresOptions, PostgresParts, PostgresServer, TlsMode};
 use self::sqlite::SqliteDatabase;
 pub use self::sqlite::SqliteOptions;
+pub use self::transfer::{TableReport, TransferError, TransferMark, TransferRefusal};
 use crate::clock::SystemClock;
 
 /// The metadata store in a SQL database.
@@ -73,6 +75,23 @@ impl SqlMetadata {
     pub async fn open_postgres(server: PostgresServer, options: PostgresOptions) -> Result<Self, StoreError> {
         let database = PostgresDatabase::open(server, options).await?;
         Ok(Self { database: Database::Postgres(Box::new(database)) })
+    }
+
+    /// Writes a consistent, durable copy of the SQLite database in the file `path`, which others may be using, to the file
+    /// `target`, which must not exist. The database is not changed, whatever release it is of.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read, or the copy not be written.
+    pub async fn snapshot_sqlite(path: &Path, target: &Path) -> Result<(), StoreError> {
+        self::sqlite::snapshot(path, target).await.map_err(|failure| failure.while_doing("copying the metadata"))
+    }
+
+    /// Whether another process has the SQLite database in the file `path` open. This process must not.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_sqlite_in_use(path: &Path) -> std::io::Result<bool> {
+        self::sqlite::is_in_use(path)
     }
 
     /// The time that all replicas over this database share.

@@ -152,7 +152,7 @@ impl Statement {
 
 /// Postgres has no text with a NUL. No name can hold one; where somebody looks for one, or writes one into a media type,
 /// the sign for what cannot be shown stands for it.
-fn without_nul(text: String) -> String {
+pub(super) fn without_nul(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}") } else { text }
 }
 

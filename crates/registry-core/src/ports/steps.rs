@@ -6,7 +6,7 @@
 /// In production this does nothing and costs nothing. The fail-point build kills the process at the moment it was
 /// told to; whatever the moment, nothing acknowledged may be lost.
 pub trait Steps: Send + Sync {
-    /// The process is now at `step`, one of [`ALL`].
+    /// The process is now at `step`, one of [`ALL`] or [`MIGRATION`].
     fn reached(&self, step: &'static str);
 }
 
@@ -46,8 +46,19 @@ pub const GC_OBJECT_DELETED: &str = "gc.object-deleted";
 pub const GC_LEDGER_CLEARED: &str = "gc.ledger-cleared";
 /// A manifest is committed, the client not yet answered.
 pub const MANIFEST_COMMITTED: &str = "manifest.committed";
+/// A migration to other stores is noted in the target, nothing is copied.
+pub const MIGRATE_BEGUN: &str = "migrate.begun";
+/// Every blob of the source is in the target, rows are not.
+pub const MIGRATE_BLOBS_COPIED: &str = "migrate.blobs-copied";
+/// A batch of rows is gone from the target, or written to it.
+pub const MIGRATE_ROWS_WRITTEN: &str = "migrate.rows-written";
+/// Everything was compared; the target is not yet released for serving.
+pub const MIGRATE_COMPARED: &str = "migrate.compared";
 
-/// Every moment, in the order of a blob's life.
+/// The moments of a migration to other stores, which no server passes.
+pub const MIGRATION: [&str; 4] = [MIGRATE_BEGUN, MIGRATE_BLOBS_COPIED, MIGRATE_ROWS_WRITTEN, MIGRATE_COMPARED];
+
+/// Every moment of a server, in the order of a blob's life.
 pub const ALL: [&str; 14] = [
     UPLOAD_CREATED,
     UPLOAD_EPOCH_RAISED,

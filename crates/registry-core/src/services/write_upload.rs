@@ -92,6 +92,7 @@ impl Services {
         let limit = self.max_upload_bytes(match &session.target {
             UploadTarget::Repository { .. } => self.settings.max_blob_bytes,
             UploadTarget::Version { .. } => self.settings.max_artifact_bytes,
+            UploadTarget::Unreferenced => None,
         });
         if let (Some(range), Some(length)) = (range, length)
             && length != 0

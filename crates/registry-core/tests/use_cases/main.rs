@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod check;
+mod copying;
 mod credentials;
 mod finishing;
 mod garbage;

@@ -150,7 +150,7 @@ pub fn repository_of(session: &UploadSession) -> Repository {
         UploadTarget::Repository { registry, repository } => {
             Repository { registry: *registry, name: repository.clone() }
         }
-        UploadTarget::Version { .. } => panic!("a session of a repository"),
+        UploadTarget::Version { .. } | UploadTarget::Unreferenced => panic!("a session of a repository"),
     }
 }
 

@@ -56,6 +56,12 @@ pub enum ServeError {
     /// The store failed.
     #[error("{}", .0.chain())]
     Store(#[from] registry_core::error::StoreError),
+    /// The database is the target of a migration that goes on.
+    #[error(
+        "the database is the target of a migration that is not finished: stop the old server, and run \
+         `registry-server migrate-storage` with --finish"
+    )]
+    Unfinished,
     /// The administrator's token cannot be made.
     #[error(transparent)]
     FirstStart(#[from] FirstStartError),
@@ -89,7 +95,10 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
 
     let composition = Composition::open(configuration).await?;
     let services = &composition.services;
+    admit(&composition).await?;
     services.prepare_registries(&compose::registries(configuration)).await?;
+    // A migration that began in between has seen no registry; it sees these now, or is seen here.
+    admit(&composition).await?;
     services.rotate_signing_keys().await?;
     let base_url = configuration.server.base_url.as_ref().map(|url| url.0.clone());
     let reachable = Reachable { base_url, address, tls: certificate.is_some() };
@@ -126,6 +135,10 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
     composition.close().await;
     tracing::info!(abandoned = drained.abandoned, "stopped");
     Ok(())
+}
+
+async fn admit(composition: &Composition) -> Result<(), ServeError> {
+    if composition.metadata.admit_server().await? { Ok(()) } else { Err(ServeError::Unfinished) }
 }
 
 /// What whoever reads the log should know about the configuration.

@@ -4,6 +4,7 @@
 //! committed survives power loss. Other processes may use the same file at the same time.
 
 mod readers;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -18,6 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection as _};
 
 use self::readers::Readers;
+pub(super) use self::snapshot::{is_in_use, snapshot};
 use self::writer::Writer;
 use super::database::Decision;
 use super::error::{Failure, Result, is_busy};

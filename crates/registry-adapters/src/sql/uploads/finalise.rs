@@ -117,6 +117,7 @@ async fn sealed_before(connection: &mut Connection, seal: &SealUpload) -> SqlRes
 enum Destination {
     Repository(i64),
     Version(RegistryId, PackageName, ArtifactDescription),
+    Nothing,
 }
 
 impl Destination {
@@ -124,7 +125,9 @@ impl Destination {
         if let Some(repository_id) = row.get::<Option<i64>>("repository_id")? {
             return Ok(Destination::Repository(repository_id));
         }
-        let description: String = row.get("description")?;
+        let Some(description) = row.get::<Option<String>>("description")? else {
+            return Ok(Destination::Nothing);
+        };
         Ok(Destination::Version(
             RegistryId(row.get("registry_id")?),
             row.parse("name")?,
@@ -138,7 +141,7 @@ impl Destination {
             Destination::Version(registry, package, description) => {
                 version_exists(connection, *registry, package, &description.version).await
             }
-            Destination::Repository(_) => Ok(false),
+            Destination::Repository(_) | Destination::Nothing => Ok(false),
         }
     }
 
@@ -155,6 +158,7 @@ impl Destination {
             Destination::Version(registry, package, description) => {
                 publish_version(connection, (*registry, package), description, (digest, size), now).await
             }
+            Destination::Nothing => Ok(()),
         }
     }
 }

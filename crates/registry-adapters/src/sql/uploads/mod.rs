@@ -37,6 +37,9 @@ macro_rules! checkpoint {
 
 mod finalise;
 
+/// Stands for the registry of an upload that goes to none.
+const NO_REGISTRY: RegistryId = RegistryId(0);
+
 /// The columns that [`read_session`] reads.
 macro_rules! session {
     ($before:literal, $after:literal) => {
@@ -52,6 +55,7 @@ macro_rules! session {
 fn read_session(row: Row) -> SqlResult<UploadSession> {
     let registry = RegistryId(row.get("registry_id")?);
     let target = match row.get::<Option<String>>("description")? {
+        None if row.get::<String>("name")?.is_empty() => UploadTarget::Unreferenced,
         Some(text) => UploadTarget::Version {
             registry,
             package: row.parse("name")?,
@@ -113,7 +117,7 @@ async fn create(connection: &mut Connection, (new, now): &(NewUpload, Timestamp)
     let with_values = |statement: Statement| {
         statement
             .bind(new.id)
-            .bind(new.target.registry())
+            .bind(new.target.registry().unwrap_or(NO_REGISTRY))
             .bind(new.target.name())
             .bind(epoch.0)
             .bind(new.start.offset)
@@ -137,8 +141,13 @@ async fn create(connection: &mut Connection, (new, now): &(NewUpload, Timestamp)
                 connection.execute(insert()).await?;
             }
         }
-        UploadTarget::Version { description, .. } => {
-            let description = serde_json::to_string(description).expect("a description is a document");
+        UploadTarget::Version { .. } | UploadTarget::Unreferenced => {
+            let description = match &new.target {
+                UploadTarget::Version { description, .. } => {
+                    Some(serde_json::to_string(description).expect("a description is a document"))
+                }
+                _ => None,
+            };
             let insert = sql("INSERT INTO uploads (id, registry_id, name, state, epoch, durable_offset,
                      durable_hashes, durable_staging, told_offset, told_hashes, told_staging, touched_at, description)
                  VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $5, $6, $7, $8, $9)");

@@ -7,9 +7,10 @@ use crate::names::PackageName;
 use crate::package::Artifact;
 use crate::ports::blob_store::ObjectKey;
 use crate::ports::metadata::blob_index::StoredBlob;
+use crate::ports::metadata::garbage::ReviewBatch;
 use crate::ports::metadata::ledger::{LedgerEntry, ObjectState};
 use crate::ports::metadata::uploads::{CheckpointStep, CommitOutcome, SealOutcome, SealUpload};
-use crate::upload::{Checkpoint, Epoch, UploadSession, UploadState};
+use crate::upload::{Checkpoint, Epoch, UploadSession, UploadState, UploadTarget};
 
 async fn ledger(world: &World, key: &ObjectKey) -> Option<ObjectState> {
     world.other.ledger_entry(key).await.unwrap().map(|entry| entry.state)
@@ -342,5 +343,29 @@ pub async fn a_commit_leaves_longer_leases_and_reviewed_memberships(subject: &im
     assert_eq!(world.review(at(60)).await, (1, 0));
     world.push_until(&repository, "reviewed", at(70)).await;
     assert_eq!(world.review(at(1_000_000)).await, (0, 0));
+    assert!(world.holds_blob(&repository, &digest).await);
+}
+
+/// It is in no repository, and no collection takes it, as it is no candidate.
+pub async fn a_blob_can_be_stored_that_nothing_refers_to(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let repository = world.repository("team/app");
+    let digest = Digest::sha256(b"bytes");
+    // By publishing it, and where it is stored already.
+    for _ in 0..2 {
+        let opened = world.open(UploadTarget::Unreferenced, at(0)).await;
+        assert_eq!(session(&world, &opened).await, opened);
+        assert_eq!(world.finish(&opened, "bytes", at(9), at(5)).await, CommitOutcome::Committed);
+        let done = session(&world, &opened).await;
+        assert_eq!(
+            (done.target, done.state),
+            (UploadTarget::Unreferenced, UploadState::Done { digest: digest.clone() })
+        );
+        assert_eq!(ledger(&world, &digest.plain_key()).await, Some(ObjectState::Live));
+        assert!(!world.holds_blob(&repository, &digest).await);
+        assert_eq!(world.store.review_memberships(at(1_000), 10).await.unwrap(), ReviewBatch::default());
+        assert_eq!(world.store.garbage_candidates(10).await.unwrap(), []);
+    }
+    assert_eq!(world.push(&repository, "bytes").await, digest);
     assert!(world.holds_blob(&repository, &digest).await);
 }

@@ -85,6 +85,7 @@ macro_rules! metadata_suite {
                 a_version_that_exists_stays_when_its_bytes_are_stored
                 a_commit_leases_as_long_as_it_was_asked
                 a_commit_leaves_longer_leases_and_reviewed_memberships
+                a_blob_can_be_stored_that_nothing_refers_to
             }
             blobs {
                 a_blob_is_found_only_where_it_is_visible

@@ -63,6 +63,18 @@ impl World {
         Self { store, other, oci, generic, ids: AtomicU64::new(1) }
     }
 
+    /// The same registries in another store, which has their identities already.
+    pub fn over(store: Arc<dyn Metadata>, world: &World) -> Self {
+        let (oci, generic) = (world.oci, world.generic);
+        // Identities of uploads that no case takes.
+        Self { other: Arc::clone(&store), store, oci, generic, ids: AtomicU64::new(1 << 32) }
+    }
+
+    /// An image manifest that names `blobs`, told apart by `text`.
+    pub fn image(&self, repository: &Repository, text: &str, blobs: &[&Digest]) -> NewManifest {
+        image(repository, text, blobs)
+    }
+
     async fn registry_in(store: &dyn Metadata, name: &str, format: Format) -> RegistryId {
         let new = new_registry(name, format);
         match store.create_registry(new, at(0)).await.unwrap() {

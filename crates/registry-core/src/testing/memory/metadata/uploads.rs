@@ -34,7 +34,7 @@ impl State {
             UploadTarget::Version { registry, package, description } => {
                 self.has_version(*registry, package, &description.version)
             }
-            UploadTarget::Repository { .. } => false,
+            UploadTarget::Repository { .. } | UploadTarget::Unreferenced => false,
         }
     }
 
@@ -54,6 +54,7 @@ impl State {
             UploadTarget::Version { registry, package, description } => {
                 self.publish((*registry, package), description, (digest, size), now);
             }
+            UploadTarget::Unreferenced => {}
         }
         Ok(())
     }

@@ -1,0 +1,72 @@
+//! Taking over blobs of another installation.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use registry_core::digest::{Algorithm, Digest};
+use registry_core::error::StoreError;
+use registry_core::ports::blob_store::BlobReader;
+use registry_core::ports::metadata::ledger::{LedgerEntry, ObjectState};
+use registry_core::services::{CollectGarbage, CopyBlobError, Settings};
+
+use crate::world::{World, sha256};
+
+/// A blob of another installation; with `end`, it cannot be read beyond that.
+struct There {
+    bytes: &'static str,
+    end: Option<usize>,
+}
+
+impl BlobReader for There {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn stream(self: Arc<Self>, _: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let read = &self.bytes[..self.end.unwrap_or(self.bytes.len())];
+        let pieces = read.as_bytes().chunks(3).map(|piece| Ok(Bytes::copy_from_slice(piece)));
+        let error = self.end.map(|_| Err(StoreError::corrupt("it ends early")));
+        stream::iter(pieces.chain(error).collect::<Vec<_>>()).boxed()
+    }
+}
+
+fn there(bytes: &'static str) -> Arc<There> {
+    Arc::new(There { bytes, end: None })
+}
+
+#[tokio::test]
+async fn a_copied_blob_is_stored_and_its_session_gone() {
+    // Limits are for clients.
+    let world = World::with(Settings { max_blob_bytes: Some(1), ..Settings::default() }).await;
+    for digest in [sha256("some bytes"), Digest::of(Algorithm::Sha512, b"some bytes")] {
+        world.services.copy_blob(&digest, 10, there("some bytes")).await.unwrap();
+        let key = world.ledger().await.into_iter().find(|entry| entry.blob == Some((digest.clone(), 10))).unwrap().key;
+        let live = LedgerEntry { key, state: ObjectState::Live, blob: Some((digest, 10)) };
+        assert!(world.ledger().await.contains(&live));
+        assert_eq!(world.sessions().await, []);
+    }
+    let before = (world.ledger().await, world.objects().await);
+    assert_eq!(before.1.len(), 2);
+    // Again, and nothing comes of it; and no collection takes what nothing refers to yet.
+    world.services.copy_blob(&sha256("some bytes"), 10, there("some bytes")).await.unwrap();
+    world.services.collect_garbage(CollectGarbage::default()).await.unwrap();
+    assert_eq!((world.ledger().await, world.objects().await), before);
+    assert_eq!(world.sessions().await, []);
+}
+
+#[tokio::test]
+async fn nothing_is_stored_of_what_is_not_right() {
+    let world = World::new().await;
+    let digest = sha256("some bytes");
+    let wrong = world.services.copy_blob(&digest, 10, there("SOME bytes")).await;
+    assert!(matches!(wrong, Err(CopyBlobError::WrongContent)), "{wrong:?}");
+    let short = world.services.copy_blob(&digest, 10, there("some byte")).await;
+    assert!(matches!(short, Err(CopyBlobError::WrongContent)), "{short:?}");
+    let cut = Arc::new(There { bytes: "some bytes", end: Some(7) });
+    let unreadable = world.services.copy_blob(&digest, 10, cut).await;
+    assert!(matches!(&unreadable, Err(CopyBlobError::Unreadable(error)) if error.context == "it ends early"));
+    world.assert_empty().await;
+}
