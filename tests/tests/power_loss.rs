@@ -18,7 +18,8 @@ fn bytes_then_name_then_folder_then_commit_then_answer() {
     let calls = "trace=fdatasync,fsync,rename,renameat,renameat2,write,writev,pwrite64,pwritev,sendto,sendmsg";
     let strace = strace.to_str().unwrap();
     let output = trace.path().to_str().unwrap();
-    let server = Server::builder().wrapper(&[strace, "-f", "-y", "-s", "40", "-e", calls, "-o", output]).start();
+    // Not as the server's parent: the server has to get the signals that end it.
+    let server = Server::builder().wrapper(&[strace, "-D", "-f", "-y", "-s", "40", "-e", calls, "-o", output]).start();
     let repository = server.repository("power/loss");
     let bytes = Random::new(1).bytes(100_000);
     let digest = sha256(&bytes);
