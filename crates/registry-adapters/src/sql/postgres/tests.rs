@@ -88,7 +88,9 @@ async fn who_is_in_a_deadlock_runs_again() {
     one.unwrap();
     other.unwrap();
     assert_eq!(counts(&place), "2 2");
-    assert_eq!(runs.load(Ordering::Relaxed), 3);
+    // Who runs again may meet the other once more.
+    let runs = runs.load(Ordering::Relaxed);
+    assert!((3..=6).contains(&runs), "{runs}");
 }
 
 #[tokio::test]
