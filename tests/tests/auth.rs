@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use registry_tests::server::ADMIN;
 use registry_tests::wait::pause;
-use registry_tests::{Answer, Image, Server, ServerBuilder, eventually};
+use registry_tests::{Answer, Connection, Image, Server, ServerBuilder, eventually};
 use serde_json::{Value, json};
 
 /// A server on which any number of attempts may fail.
@@ -313,6 +313,32 @@ fn a_registry_token_ends() {
         (answer.status != 200).then_some(answer)
     });
     assert_eq!(challenge(&ended.expect(401))["scope"], "repository:app:pull", "the client learns how to go on");
+}
+
+#[test]
+fn an_upload_outlives_the_token_that_began_it() {
+    let server = patient().environment("FOUNDRY_AUTH__TOKEN_LIFETIME", "2s").start();
+    let token = || registry_token(&server, ADMIN, &["repository:app:pull,push"]);
+    let first = token();
+    let begun = server.with_token(&first, "POST", "/v2/app/blobs/uploads/", &[], b"").expect(202);
+    let location = begun.header("location").unwrap().to_owned();
+    // Who may is decided when a request begins: this one's body comes after the token has ended.
+    let mut slow = Connection::open(server.address());
+    let headers = [format!("Authorization: Bearer {first}"), "Content-Length: 4".to_owned()];
+    slow.send_head("PATCH", &location, &headers).unwrap();
+    slow.send(b"ab").unwrap();
+    eventually("the token ends", || {
+        (server.with_token(&first, "GET", "/v2/app/blobs/uploads/x", &[], b"").status == 401).then_some(())
+    });
+    slow.send(b"cd").unwrap();
+    slow.answer().unwrap().expect(202);
+    server.with_token(&first, "PATCH", &location, &[], b"ef").expect(401);
+    // With new ones it goes on, and each may be another.
+    server.with_token(&token(), "PATCH", &location, &[], b"ef").expect(202);
+    let digest = registry_tests::oci::sha256(b"abcdef");
+    let target = registry_tests::oci::with_digest(&location, &digest);
+    server.with_token(&token(), "PUT", &target, &[], b"").expect(201);
+    assert_eq!(server.repository("app").get_blob(&digest).expect(200).body, b"abcdef");
 }
 
 #[test]

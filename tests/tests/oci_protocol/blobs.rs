@@ -5,6 +5,20 @@ use registry_tests::{Image, Random, Server};
 
 use crate::absent;
 
+/// containerd names the registry that it wants in the query, also where there is no mirror of it.
+#[test]
+fn the_namespace_of_a_mirror_is_passed_over() {
+    let server = Server::start();
+    let image = registry_tests::Image::new(vec![Random::new(5).bytes(1_000)]);
+    server.repository("library/app").push("1", &image);
+    for method in ["HEAD", "GET"] {
+        let manifest = server.request(method, "/v2/library/app/manifests/1?ns=docker.io", &[], b"").expect(200);
+        assert_eq!(manifest.header("docker-content-digest"), Some(image.digest().as_str()));
+        let blob = format!("/v2/library/app/blobs/{}?ns=docker.io", registry_tests::oci::sha256(&image.blobs[0]));
+        assert_eq!(server.request(method, &blob, &[], b"").expect(200).header("content-length"), Some("1000"));
+    }
+}
+
 #[test]
 fn parts_of_a_blob() {
     let server = Server::start();
