@@ -33,31 +33,37 @@ async fn take_due(connection: &mut Connection, due: Timestamp, limit: usize) -> 
     rows.iter().map(|row| Ok((row.get("repository_id")?, row.get("digest")?))).collect()
 }
 
+/// A statement about the memberships in the list `$1`, each written `<repository's identity>/<digest>`.
+macro_rules! of_listed_memberships {
+    ($statement:literal, $more:literal) => {
+        dialects!(
+            $statement,
+            " WHERE (repository_id, digest) IN (SELECT ",
+            ["CAST(substr(n.value, 1, instr(n.value, '/') - 1) AS INTEGER), substr(n.value, instr(n.value, '/') + 1)
+                 FROM json_each($1) n"
+                | "split_part(n.value, '/', 1)::bigint, split_part(n.value, '/', 2) FROM unnest($1) n (value)"],
+            ")",
+            $more
+        )
+    };
+}
+
 /// Reviews the first `limit` due memberships. They are taken by one statement and looked at by later ones, which so see
 /// every manifest that was stored before they were taken.
 async fn review(connection: &mut Connection, (due, limit): &(Timestamp, usize)) -> SqlResult<Decision<ReviewBatch>> {
     let taken = take_due(connection, *due, *limit).await?;
     let reviewed = u64::try_from(taken.len()).unwrap_or(u64::MAX);
     let all = || list(taken.iter().map(|(repository, digest)| format!("{repository}/{digest}")));
-    let drop = sql(dialects!(
-        "DELETE FROM repository_blobs WHERE (repository_id, digest) IN (SELECT ",
-        ["CAST(substr(n.value, 1, instr(n.value, '/') - 1) AS INTEGER), substr(n.value, instr(n.value, '/') + 1)
-             FROM json_each($1) n"
-            | "split_part(n.value, '/', 1)::bigint, split_part(n.value, '/', 2) FROM unnest($1) n (value)"],
-        ") AND NOT EXISTS (
+    let drop = sql(of_listed_memberships!(
+        "DELETE FROM repository_blobs",
+        " AND NOT EXISTS (
              SELECT 1 FROM manifest_references f
              WHERE f.repository_id = repository_blobs.repository_id AND f.digest = repository_blobs.digest)
          RETURNING digest"
     ));
     let rows = connection.fetch_all(drop.bind(all())).await?;
     let mut dropped = rows.iter().map(|row| row.get::<String>("digest")).collect::<SqlResult<Vec<_>>>()?;
-    let keep = sql(dialects!(
-        "UPDATE repository_blobs SET leased_until = NULL WHERE (repository_id, digest) IN (SELECT ",
-        ["CAST(substr(n.value, 1, instr(n.value, '/') - 1) AS INTEGER), substr(n.value, instr(n.value, '/') + 1)
-             FROM json_each($1) n"
-            | "split_part(n.value, '/', 1)::bigint, split_part(n.value, '/', 2) FROM unnest($1) n (value)"],
-        ")"
-    ));
+    let keep = sql(of_listed_memberships!("UPDATE repository_blobs SET leased_until = NULL", ""));
     connection.execute(keep.bind(all())).await?;
     let batch = ReviewBatch { reviewed, dropped: u64::try_from(dropped.len()).unwrap_or(u64::MAX) };
     // The order of the candidates' locks.
