@@ -130,7 +130,7 @@ impl Repository<'_> {
         self.server.request("PUT", &with_digest(location, digest), &["Content-Type: application/octet-stream"], bytes)
     }
 
-    /// The durable offset that the status of an upload says (`Range: 0-<last>`; `0-0` counts as `offset_of_zero`).
+    /// GETs the status of an upload; [`offset`] reads it.
     #[track_caller]
     pub fn status(&self, location: &str) -> Answer {
         self.server.request("GET", location, &[], b"")
@@ -195,6 +195,14 @@ impl Repository<'_> {
     pub fn delete_manifest(&self, reference: &str) -> Answer {
         self.server.request("DELETE", &self.path(&format!("manifests/{reference}")), &[], b"")
     }
+}
+
+/// The offset in `Range: 0-<last>` of a session's answer. Exactly one byte reads the same as none: it counts as none.
+#[track_caller]
+pub fn offset(answer: &Answer) -> usize {
+    let range = answer.header("range").expect("a session says its range");
+    let last: usize = range.strip_prefix("0-").expect("it begins at 0").parse().expect("a number");
+    if last == 0 { 0 } else { last + 1 }
 }
 
 /// `location` with `digest=` in its query.

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use registry_core::ports::steps;
-use registry_tests::oci::{sha256, sha512, with_digest};
+use registry_tests::oci::{offset, sha256, sha512, with_digest};
 use registry_tests::server::ADMIN;
 use registry_tests::wait::eventually;
-use registry_tests::{Answer, Connection, Random, Repository, Server};
+use registry_tests::{Connection, Random, Repository, Server};
 
 const PART: usize = 8 * 1024 * 1024;
 
@@ -36,13 +36,6 @@ fn cut_raw(server: &Server, method: &str, target: &str, headers: &[String], piec
     eventually("the server is done with a request that was cut", || {
         server.log().iter().any(|line| line.contains(&logged)).then_some(())
     });
-}
-
-/// The offset in `Range: 0-<last>`; these tests never leave exactly one byte, which reads the same as none.
-fn offset(answer: &Answer) -> usize {
-    let range = answer.header("range").expect("a session says its range");
-    let last: usize = range.strip_prefix("0-").expect("it begins at 0").parse().unwrap();
-    if last == 0 { 0 } else { last + 1 }
 }
 
 /// Goes on where the server says, as often as it takes, and returns when all of `bytes` is there.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use registry_tests::oci::{sha256, with_digest};
+use registry_tests::oci::{offset, sha256, with_digest};
 use registry_tests::server::{ADMIN, ServerBuilder};
 use registry_tests::tools::skip;
 use registry_tests::{Cluster, Random, S3, Server, Stores, postgres};
 
-use crate::{MIB, assert_everywhere, assert_unavailable, eventually_not_ready, offset, reap_and_check};
+use crate::{MIB, assert_everywhere, assert_unavailable, eventually_not_ready, reap_and_check};
 
 /// The library that changes what a process sees of the time.
 fn libfaketime(test: &str) -> Option<PathBuf> {

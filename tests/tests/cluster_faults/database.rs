@@ -4,12 +4,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use registry_core::ports::steps;
-use registry_tests::oci::{sha256, with_digest};
+use registry_tests::oci::{offset, sha256, with_digest};
 use registry_tests::{Cluster, Image, Random, S3, Stores, eventually, postgres};
 
 use crate::{
-    HalfSent, IMPATIENT, MIB, STEPS, assert_everywhere, assert_unavailable, eventually_not_ready, eventually_ready,
-    offset, readiness, reap_and_check,
+    HalfSent, IMPATIENT, MIB, STEPS, assert_everywhere, assert_goes_on, assert_unavailable, eventually_not_ready,
+    eventually_ready, readiness, reap_and_check,
 };
 
 #[test]
@@ -47,14 +47,7 @@ fn what_a_database_that_crashes_cuts_short_goes_on_once_it_is_back() {
         assert_eq!(pull.join().unwrap(), image.manifest);
     });
 
-    for replica in &cluster.replicas {
-        eventually_ready(replica);
-    }
-    let durable = offset(&one.repository("team/app").status(&location).expect(204));
-    assert_eq!(durable, 9 * MIB);
-    one.repository("team/app").patch_at(&location, durable, &bytes[durable..]).expect(202);
-    other.repository("team/app").finish(&location, &sha256(&bytes), b"").expect(201);
-    assert_everywhere(&cluster.replicas, "team/app", &sha256(&bytes), &bytes);
+    assert_goes_on(&cluster, &location, 9 * MIB, &bytes);
     assert_everywhere(&cluster.replicas, "team/app", &sha256(&late), &late);
     other.repository("team/app").assert_holds("v1", &image);
     reap_and_check(&cluster);

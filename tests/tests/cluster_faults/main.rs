@@ -10,6 +10,7 @@ mod store;
 use std::net::SocketAddr;
 
 use registry_core::ports::steps;
+use registry_tests::oci::{offset, sha256};
 use registry_tests::server::ADMIN;
 use registry_tests::{Answer, Cluster, Connection, Server, eventually};
 
@@ -25,13 +26,6 @@ const IMPATIENT: [(&str, &str); 4] = [
 
 /// Replicas whose logs tell of the steps of the state machines.
 const STEPS: (&str, &str) = ("FOUNDRY_LOG__LEVEL", "info,registry_server::fail_points=debug");
-
-/// The offset in `Range: 0-<last>`; these tests never leave exactly one byte, which reads the same as none.
-fn offset(answer: &Answer) -> usize {
-    let range = answer.header("range").expect("a session says its range");
-    let last: usize = range.strip_prefix("0-").expect("it begins at 0").parse().unwrap();
-    if last == 0 { 0 } else { last + 1 }
-}
 
 /// A refusal that says that the same may be tried again, and when.
 #[track_caller]
@@ -102,6 +96,21 @@ fn assert_everywhere(replicas: &[Server], repository: &str, digest: &str, bytes:
     for replica in replicas {
         assert!(replica.repository(repository).get_blob(digest).expect(200).body == bytes, "{digest}");
     }
+}
+
+/// Once all replicas are ready, an upload of these bytes goes on after those that were acknowledged, and ends at another
+/// replica.
+#[track_caller]
+fn assert_goes_on(cluster: &Cluster, location: &str, acknowledged: usize, bytes: &[u8]) {
+    for replica in &cluster.replicas {
+        eventually_ready(replica);
+    }
+    let [one, other, ..] = cluster.replicas.as_slice() else { panic!("there are several") };
+    let durable = offset(&one.repository("team/app").status(location).expect(204));
+    assert_eq!(durable, acknowledged);
+    one.repository("team/app").patch_at(location, durable, &bytes[durable..]).expect(202);
+    other.repository("team/app").finish(location, &sha256(bytes), b"").expect(201);
+    assert_everywhere(&cluster.replicas, "team/app", &sha256(bytes), bytes);
 }
 
 /// Ends what was left over, as a day later, and compares ledger and bucket both ways, byte for byte.

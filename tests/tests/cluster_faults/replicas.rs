@@ -4,11 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use registry_core::ports::steps;
-use registry_tests::oci::{sha256, with_digest};
+use registry_tests::oci::{offset, sha256, with_digest};
 use registry_tests::{Cluster, Image, Random, Server, eventually};
 use rustix::process::Signal;
 
-use crate::{HalfSent, MIB, STEPS, assert_everywhere, offset, reap_and_check};
+use crate::{HalfSent, MIB, STEPS, assert_everywhere, reap_and_check};
 
 const UPLOADS: &str = "/v2/team/app/blobs/uploads/";
 

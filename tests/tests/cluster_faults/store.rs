@@ -3,14 +3,14 @@
 use std::io::Read;
 use std::thread;
 
-use registry_tests::oci::sha256;
+use registry_tests::oci::{offset, sha256};
 use registry_tests::server::ADMIN;
 use registry_tests::store_proxy::{Action, Kind};
 use registry_tests::{Cluster, Connection, Image, Random, S3, StoreProxy, Stores};
 
 use crate::{
     HalfSent, IMPATIENT, MIB, STEPS, assert_everywhere, assert_unavailable, eventually_not_ready, eventually_ready,
-    offset, reap_and_check,
+    reap_and_check,
 };
 
 #[test]
