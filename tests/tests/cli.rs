@@ -225,7 +225,10 @@ fn every_command_answers_in_json() {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""));
     assert_eq!((&error["code"], &error["exit_code"], &error["status"]), (&json!("not_found"), &json!(3), &json!(404)));
     let id = error["request_id"].as_str().unwrap();
-    assert!(server.log().iter().any(|line| line.contains(id)), "the server knows the request by {id}");
+    // An answer is logged once it is sent.
+    eventually("the server knows the request by that id", || {
+        server.log().iter().any(|line| line.contains(id)).then_some(())
+    });
 }
 
 #[test]
