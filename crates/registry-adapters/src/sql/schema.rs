@@ -1,7 +1,8 @@
 //! Which servers may use a database, and what brings its schema up to date.
 
 use registry_core::error::{StoreError, StoreErrorKind};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use super::error::Failure;
 
@@ -50,12 +51,46 @@ pub(super) fn check(oldest_compatible: Option<i64>) -> Result<(), OpenFailure> {
     }
 }
 
-/// Runs the migrations of `all` that have not run; the caller has made sure that nobody else does so at the same time.
+/// A file of `migrations/`: its number, the rest of its name, and its statements.
+///
+/// Not `sqlx::migrate!`: for that macro everything that speaks to a database is compiled a second time, for the compiler.
+pub(super) type MigrationFile = (i64, &'static str, &'static str);
+
+/// Runs those of `files` that have not run; the caller has made sure that nobody else does so at the same time.
 ///
 /// Migrations of newer releases may have been applied: they leave this one working ([`check`]), and are passed by.
-pub(super) fn migrator(all: &Migrator) -> Migrator {
-    let known: Vec<_> = all.iter().cloned().collect();
+pub(super) fn migrator(files: &[MigrationFile]) -> Migrator {
+    let known = files.iter().map(|&(number, name, statements)| {
+        Migration::new(number, name.into(), MigrationType::Simple, statements.into_sql_str(), false)
+    });
+    let known = known.collect();
     #[cfg(feature = "faults")]
     let known = [known, super::faults::more_migrations()].concat();
     Migrator { ignore_missing: true, locking: false, ..Migrator::with_migrations(known) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::MigrationFile;
+    use crate::sql::{postgres, sqlite};
+
+    #[test]
+    fn every_file_of_migrations_is_part_of_the_program() {
+        for (folder, files) in [("sqlite", sqlite::MIGRATIONS), ("postgres", postgres::MIGRATIONS)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let mut there: Vec<_> = fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+                .collect();
+            there.sort();
+            let named = |&(number, name, statements): &MigrationFile| {
+                (format!("{number:04}_{name}.sql"), statements.to_owned())
+            };
+            assert_eq!(files.iter().map(named).collect::<Vec<_>>(), there);
+        }
+    }
 }

@@ -1,14 +1,14 @@
 //! Bringing the schema up to date, while other replicas may be about to do the same.
 
 use sqlx::Connection as _;
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 
 use super::connection::Connector;
-use crate::sql::schema::{self, OpenFailure};
+use crate::sql::schema::{self, MigrationFile, OpenFailure};
 
 /// The numbered files of `migrations/postgres`, each applied in a transaction of its own.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations/postgres");
+pub(in crate::sql) const MIGRATIONS: &[MigrationFile] =
+    &[(1, "initial", include_str!("../../../migrations/postgres/0001_initial.sql"))];
 
 /// What replicas that start at once wait for: an advisory lock of the database, "foundry" in ASCII.
 const LOCK: i64 = 0x66_6f75_6e64_7279;
@@ -24,7 +24,7 @@ pub(super) async fn run(connector: &Connector) -> Result<(), OpenFailure> {
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut connection).await?;
     let migrated = async {
         schema::check(oldest_compatible(&mut connection).await?)?;
-        schema::migrator(&MIGRATOR).run(&mut connection).await.map_err(OpenFailure::Migration)
+        schema::migrator(MIGRATIONS).run(&mut connection).await.map_err(OpenFailure::Migration)
     };
     let outcome = migrated.await;
     // It is gone in either case.

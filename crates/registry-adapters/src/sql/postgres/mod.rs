@@ -21,6 +21,8 @@ use tokio::task::AbortHandle;
 
 use self::connection::Connector;
 pub(super) use self::connection::PostgresConnection;
+#[cfg(test)]
+pub(super) use self::migrate::MIGRATIONS;
 pub use self::options::{PostgresOptions, PostgresParts, PostgresServer, TlsMode};
 use self::pool::Pool;
 use super::database::Decision;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use registry_core::error::StoreError;
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _};
 
@@ -23,11 +22,12 @@ pub(super) use self::snapshot::{is_in_use, snapshot};
 use self::writer::Writer;
 use super::database::Decision;
 use super::error::{Failure, Result, is_busy};
-use super::schema::{self, OpenFailure};
+use super::schema::{self, MigrationFile, OpenFailure};
 use super::statement::Connection;
 
 /// The numbered files of `migrations/sqlite`, applied in one transaction when a database is opened.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations/sqlite");
+pub(super) const MIGRATIONS: &[MigrationFile] =
+    &[(1, "initial", include_str!("../../../migrations/sqlite/0001_initial.sql"))];
 
 /// How long one statement waits for another process; such waits are repeated up to [`BUSY_ATTEMPTS`] times.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,7 +166,7 @@ async fn open_writer(path: &Path) -> std::result::Result<SqliteConnection, OpenF
     let mut connection = connect(&writer_options(path).journal_mode(SqliteJournalMode::Wal)).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     schema::check(oldest_compatible(&mut transaction).await?)?;
-    schema::migrator(&MIGRATOR).run(&mut *transaction).await.map_err(OpenFailure::Migration)?;
+    schema::migrator(MIGRATIONS).run(&mut *transaction).await.map_err(OpenFailure::Migration)?;
     transaction.commit().await?;
     Ok(connection)
 }
