@@ -159,7 +159,7 @@ impl RegistryName {
 }
 
 /// What a manifest is asked for by: a tag or a digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
     /// The manifest that the tag points at now.
     Tag(Tag),

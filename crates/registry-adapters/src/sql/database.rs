@@ -45,6 +45,15 @@ impl Database {
         statement: Statement,
         decode: impl FnOnce(Row) -> Result<T>,
     ) -> std::result::Result<Option<T>, StoreError> {
+        self.try_fetch_optional(statement, decode).await.map_err(|failure| failure.while_doing(context))
+    }
+
+    /// The same, while what is being done is not known.
+    pub(super) async fn try_fetch_optional<T>(
+        &self,
+        statement: Statement,
+        decode: impl FnOnce(Row) -> Result<T>,
+    ) -> Result<Option<T>> {
         let row = match self {
             Database::Sqlite(database) => {
                 database.read(|connection| Box::pin(connection.fetch_optional(statement))).await
@@ -53,8 +62,7 @@ impl Database {
                 database.read(|connection| Box::pin(connection.fetch_optional(statement.clone()))).await
             }
         };
-        let row = row.map_err(|failure| failure.while_doing(context))?;
-        row.map(decode).transpose().map_err(|failure| failure.while_doing(context))
+        row?.map(decode).transpose()
     }
 
     /// Every row of one statement.

@@ -20,7 +20,7 @@ pub(super) enum Failure {
     /// The store was closed.
     #[error("the metadata store is closed")]
     Closed,
-    /// The transaction that the intention was to share with others could not begin.
+    /// What was shared with others failed: the transaction of a group did not begin, or a query for several.
     #[error(transparent)]
     Shared(std::sync::Arc<Failure>),
 }

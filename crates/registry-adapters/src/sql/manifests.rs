@@ -305,16 +305,19 @@ impl ManifestStore for SqlMetadata {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Option<StoredManifest>, StoreError> {
-        let statement = manifest_by!(repository, reference, "m.digest, m.media_type, m.content");
-        self.database
-            .fetch_optional("finding a manifest", statement, |row| {
+        let query = async || {
+            let statement = manifest_by!(repository, reference, "m.digest, m.media_type, m.content");
+            let decode = |row: Row| {
                 Ok(StoredManifest {
                     digest: row.parse("digest")?,
                     media_type: row.get("media_type")?,
                     content: Bytes::from(row.get::<Vec<u8>>("content")?),
                 })
-            })
-            .await
+            };
+            self.database.try_fetch_optional(statement, decode).await
+        };
+        let found = self.manifests.read((repository.clone(), reference.clone()), query).await;
+        found.map_err(|failure| failure.while_doing("finding a manifest"))
     }
 
     async fn describe_manifest(

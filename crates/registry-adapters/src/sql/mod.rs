@@ -24,6 +24,7 @@ mod postgres;
 mod range;
 mod registries;
 mod schema;
+mod shared_reads;
 mod signing_keys;
 mod sqlite;
 mod statement;
@@ -35,11 +36,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use registry_core::error::{StoreError, StoreErrorKind};
+use registry_core::names::Reference;
 use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::manifests::StoredManifest;
+use registry_core::registry::Repository;
 
 use self::database::Database;
 use self::postgres::PostgresDatabase;
 pub use self::postgres::{PostgresOptions, PostgresParts, PostgresServer, TlsMode};
+use self::shared_reads::SharedReads;
 use self::sqlite::SqliteDatabase;
 pub use self::sqlite::SqliteOptions;
 pub use self::transfer::{TableReport, TransferError, TransferMark, TransferRefusal};
@@ -49,9 +54,14 @@ use crate::clock::SystemClock;
 #[derive(Debug)]
 pub struct SqlMetadata {
     database: Database,
+    manifests: SharedReads<(Repository, Reference), Option<StoredManifest>>,
 }
 
 impl SqlMetadata {
+    fn over(database: Database) -> Self {
+        Self { database, manifests: SharedReads::default() }
+    }
+
     /// Opens the SQLite database in the file `path`, makes it if it is not there, and brings its schema up to date.
     /// Several processes may do this at once. The folder must be there.
     ///
@@ -61,7 +71,7 @@ impl SqlMetadata {
     /// [`StoreError`] when it cannot be opened, or a newer release has made it unusable for this one.
     pub async fn open_sqlite(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let database = SqliteDatabase::open(path, options).await?;
-        Ok(Self { database: Database::Sqlite(Box::new(database)) })
+        Ok(Self::over(Database::Sqlite(Box::new(database))))
     }
 
     /// Connects to a Postgres database, which must exist, and brings its schema up to date. Any number of replicas may do
@@ -74,7 +84,7 @@ impl SqlMetadata {
     /// [`StoreError`] when the server cannot be reached, or a newer release has made the database unusable for this one.
     pub async fn open_postgres(server: PostgresServer, options: PostgresOptions) -> Result<Self, StoreError> {
         let database = PostgresDatabase::open(server, options).await?;
-        Ok(Self { database: Database::Postgres(Box::new(database)) })
+        Ok(Self::over(Database::Postgres(Box::new(database))))
     }
 
     /// Writes a consistent, durable copy of the SQLite database in the file `path`, which others may be using, to the file
