@@ -84,6 +84,8 @@ fn a_blob_is_seen_only_where_it_was_pushed() {
     let digest = server.repository("team/app").push_blob(b"content");
     for name in ["team/other", "other", "team", "team/app/below"] {
         let repository = server.repository(name);
+        // It is there, and holds something else.
+        repository.push_blob(name.as_bytes());
         assert_eq!(repository.head_blob(&digest).expect(404).header("docker-content-digest"), None);
         assert_eq!(repository.get_blob(&digest).expect(404).oci_code(), "BLOB_UNKNOWN");
         let blob = repository.path(&format!("blobs/{digest}"));
