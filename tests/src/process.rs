@@ -92,6 +92,16 @@ impl Process {
         self.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it was stopped, and does not run until it is told to.
+    pub fn is_stopped(&self) -> bool {
+        is_stopped(self.pid())
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -131,6 +141,13 @@ impl Drop for Process {
             let _ = writeln!(std::io::stderr(), "the process wrote:\n{}\n{}", self.stdout(), self.stderr());
         }
     }
+}
+
+/// Whether a process was stopped by a signal.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program, which is in brackets, may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 fn bound_address(line: &serde_json::Value) -> Option<SocketAddr> {

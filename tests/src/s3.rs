@@ -18,6 +18,9 @@ use crate::wait::pause;
 /// How long the server may take to start; on a busy machine it takes ten seconds.
 const START: Duration = Duration::from_secs(120);
 
+/// The domain of the servers that are started here. Nobody has an address for it.
+const DOMAIN: &str = "s3.test";
+
 /// An S3 server with a bucket.
 #[derive(Clone, Debug)]
 pub struct S3 {
@@ -29,6 +32,8 @@ pub struct S3 {
     pub access_key: String,
     /// The key's secret.
     pub secret_key: String,
+    /// The domain below which it takes the name of a host for that of a bucket.
+    pub domain: Option<String>,
 }
 
 impl S3 {
@@ -49,6 +54,7 @@ impl S3 {
             bucket: variable("FOUNDRY_S3_BUCKET").unwrap_or_else(|| "foundry".to_owned()),
             access_key: variable("FOUNDRY_S3_ACCESS_KEY").unwrap_or_else(|| "test-key".to_owned()),
             secret_key: variable("FOUNDRY_S3_SECRET_KEY").unwrap_or_else(|| "test-secret".to_owned()),
+            domain: variable("FOUNDRY_S3_DOMAIN"),
         })
     }
 
@@ -137,6 +143,7 @@ impl S3Server {
             bucket: "foundry".to_owned(),
             access_key: "test-key".to_owned(),
             secret_key: "test-secret".to_owned(),
+            domain: Some(DOMAIN.to_owned()),
         };
         // Its ports are free when they are looked for, and may not be a moment later.
         for _ in 0..3 {
@@ -202,6 +209,7 @@ impl S3Server {
             "-volume.max=200".to_owned(),
             "-s3".to_owned(),
             "-s3.iam=false".to_owned(),
+            format!("-s3.domainName={DOMAIN}"),
             "-s3.port.iceberg=0".to_owned(),
             "-s3.port.lance=0".to_owned(),
             format!("-filer.localSocket={}", at("filer.sock")),

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::http::{Answer, Connection};
 use crate::postgres::{self, Database};
+use crate::process::is_stopped;
 use crate::s3::S3;
 
 /// The token that every test server knows, with every permission.
@@ -330,9 +331,7 @@ impl Server {
 
     /// Whether it was stopped, and does not run until it is told to.
     pub fn is_stopped(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        // The name of the program, which is in brackets, may hold anything.
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        is_stopped(self.pid())
     }
 
     /// Its process.

@@ -1,4 +1,6 @@
 //! A small HTTP proxy before an S3 server: it counts the requests and does to some of them what networks and stores do.
+//!
+//! It may be the store's endpoint, or the proxy (`HTTP_PROXY`) by which a process finds a host that has no address.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -32,12 +34,27 @@ pub enum Kind {
 pub struct Seen {
     /// What it is.
     pub kind: Kind,
+    /// The host that it is for.
+    pub host: String,
     /// Its path and query.
     pub target: String,
+    /// The token of the temporary keys that it is signed with, in a header or in the query.
+    pub session_token: Option<String>,
+    /// Whether its bytes are to be those of another object.
+    pub copies: bool,
     /// Whether it asks for a range.
     pub range: bool,
     /// The length in bytes of its body.
     pub length: u64,
+    /// The document that completes a multipart upload; empty for other requests.
+    pub document: String,
+}
+
+impl Seen {
+    /// A parameter of its query, as it stands there.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        parameter(&self.target, name)
+    }
 }
 
 /// What is done to a request.
@@ -47,6 +64,9 @@ pub enum Action {
     Pass,
     /// It does not reach the store; the answer has this status, and an S3 document with this code.
     Answer(u16, &'static str),
+    /// It does not reach the store, and its bytes are forgotten; the answer is that of a store that has taken them, with
+    /// this ETag.
+    Forget(String),
     /// The connection ends after that many bytes of the answer's body.
     Cut(u64),
     /// It reaches the store, and the connection ends without an answer.
@@ -125,12 +145,39 @@ impl State {
             lines.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
         };
         let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        let seen =
-            Seen { kind: kind(&method, &target), target: target.clone(), range: header("range").is_some(), length };
+        let kind = kind(&method, &target);
+        let mut document = String::new();
+        if kind == Kind::Complete {
+            (&mut reader).take(length).read_to_string(&mut document)?;
+        }
+        let seen = Seen {
+            kind,
+            host: header("host").unwrap_or_default(),
+            target: target.clone(),
+            session_token: header("x-amz-security-token").or_else(|| parameter(&target, "X-Amz-Security-Token")),
+            copies: header("x-amz-copy-source").is_some(),
+            range: header("range").is_some(),
+            length,
+            document,
+        };
         self.seen.lock().expect("nobody panics with it").push(seen.clone());
         let action = (self.rule.lock().expect("no rule panics"))(&seen);
 
-        let mut body = (&mut reader).take(length);
+        let mut body = seen.document.as_bytes().chain((&mut reader).take(length - seen.document.len() as u64));
+        if let Action::Forget(etag) = &action {
+            io::copy(&mut body, &mut io::sink())?;
+            let document = match kind {
+                Kind::Complete => format!(
+                    "<?xml version=\"1.0\"?><CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
+                ),
+                _ => String::new(),
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\netag: {etag}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{document}",
+                document.len()
+            );
+            return (&mut &*client).write_all(answer.as_bytes());
+        }
         if let Action::Answer(status, code) = action {
             io::copy(&mut body, &mut io::sink())?;
             let document =
@@ -144,9 +191,9 @@ impl State {
         }
 
         let mut store = TcpStream::connect(&self.upstream)?;
-        let lines = head.iter().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
+        let lines = head.iter().skip(1).filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
         let head: String = lines.map(|line| format!("{line}\r\n")).collect();
-        store.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
+        store.write_all(format!("{method} {target} HTTP/1.1\r\n{head}connection: close\r\n\r\n").as_bytes())?;
         io::copy(&mut body, &mut store)?;
 
         let mut answer = BufReader::new(store);
@@ -160,7 +207,7 @@ impl State {
                 write_head(client, &head)?;
                 io::copy(&mut answer.take(length), &mut &*client).map(|_| ())
             }
-            Action::Pass | Action::Answer(..) => {
+            Action::Pass | Action::Answer(..) | Action::Forget(_) => {
                 write_head(client, &head)?;
                 io::copy(&mut answer, &mut &*client).map(|_| ())
             }
@@ -188,9 +235,22 @@ fn write_head(mut client: &TcpStream, head: &[String]) -> io::Result<()> {
     client.write_all(format!("{lines}\r\n").as_bytes())
 }
 
+/// The method, and the path and query: clients of a proxy send it whole URLs.
 fn request_line(head: &[String]) -> Option<(String, String)> {
     let mut words = head.first()?.split(' ');
-    Some((words.next()?.to_owned(), words.next()?.to_owned()))
+    let (method, target) = (words.next()?, words.next()?);
+    let target = match target.strip_prefix("http://") {
+        Some(url) => url.find('/').map_or("/", |path| &url[path..]),
+        None => target,
+    };
+    Some((method.to_owned(), target.to_owned()))
+}
+
+/// A parameter of a query, as it stands there.
+fn parameter(target: &str, name: &str) -> Option<String> {
+    let (_, query) = target.split_once('?')?;
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
 }
 
 fn kind(method: &str, target: &str) -> Kind {

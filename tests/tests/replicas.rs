@@ -46,33 +46,74 @@ fn an_upload_may_change_replicas_with_every_request() {
     }
 }
 
+/// All sequences of `length` replicas.
+fn sequences(length: u32) -> impl Iterator<Item = Vec<usize>> {
+    (0..3_usize.pow(length)).map(move |number| (0..length).map(|place| number / 3_usize.pow(place) % 3).collect())
+}
+
 #[test]
-fn every_order_of_replicas_makes_the_same_blob() {
-    let Some(cluster) = Cluster::start("every order of replicas", 3) else { return };
-    let mut bytes = Random::seeded("replicas, orders", 0x6f72_6465).bytes(40 * MIB);
-    let sizes = [1, 5 * MIB + 1, 0, 8 * MIB - 1];
-    for number in 0..3_usize.pow(5) {
+fn every_sequence_of_replicas_makes_the_same_blob() {
+    let Some(cluster) = Cluster::start("every sequence of replicas", 3) else { return };
+    let mut random = Random::seeded("replicas, sequences", 0x7365_7175);
+    let mut known = Vec::new();
+    for (number, sequence) in sequences(5).enumerate() {
+        // POST, PATCH, PATCH, GET, PUT: so few requests that there is a case for each sequence of replicas.
+        let [start, first, second, status, finish] = sequence[..] else { panic!("{sequence:?}") };
+        let order = Order { start, pieces: vec![first, second], status, finish };
+        let bytes = random.bytes(1_000 + number);
+        // One that has no bytes, one that has one, and halves.
+        let (one, other) = bytes.split_at([0, 1, 500, bytes.len() - 1, bytes.len()][number % 5]);
+        let digest = upload(&cluster.replicas, "every/sequence", &[one, other], &order);
+        for replica in &cluster.replicas {
+            let answer = replica.repository("every/sequence").get_blob(&digest).expect(200);
+            assert!(answer.body == bytes, "{sequence:?}: {digest}");
+        }
+        known.push(digest);
+    }
+    known.sort();
+    known.dedup();
+    assert_eq!(known.len(), 243, "each is a blob of its own");
+    let (clean, report) = cluster.replicas[0].check(&["--deep"]);
+    assert!(clean, "{report}");
+}
+
+/// The first four of the five pieces of a large upload; the last is the rest of it. Each is around the length of a part,
+/// or of the least that S3 takes, or hardly anything.
+const SIZES: [[usize; 4]; 4] = [
+    [1, 5 * MIB + 1, 0, 8 * MIB - 1],
+    [8 * MIB + 1, 0, 5 * MIB - 1, 1],
+    [5 * MIB, 1, 8 * MIB, 0],
+    [0, 8 * MIB - 1, 8 * MIB + 1, 5 * MIB + 1],
+];
+
+#[test]
+fn every_sequence_of_replicas_takes_the_pieces_of_a_large_blob() {
+    let Some(cluster) = Cluster::start("pieces on every sequence of replicas", 3) else { return };
+    let mut random = Random::seeded("replicas, pieces", 0x6f72_6465);
+    let mut bytes = random.bytes(40 * MIB);
+    // For the pieces every sequence there is; for the three requests around them every one nine times.
+    let mut around = Vec::new();
+    for (number, pieces) in sequences(5).enumerate() {
+        if around.is_empty() {
+            around = sequences(3).collect();
+        }
+        let others = around.swap_remove(random.below(around.len() as u64) as usize);
+        let [start, status, finish] = others[..] else { panic!("{others:?}") };
+        let order = Order { start, pieces, status, finish };
         // Bytes of their own, so that each becomes a blob and none is found to be there already.
         bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
         let mut rest = bytes.as_slice();
-        let mut pieces = Vec::new();
-        for size in sizes {
+        let mut parts = Vec::new();
+        for size in SIZES[number % SIZES.len()] {
             let (piece, after) = rest.split_at(size);
-            pieces.push(piece);
+            parts.push(piece);
             rest = after;
         }
-        pieces.push(rest);
-        let digit = |place: u32| number / 3_usize.pow(place) % 3;
-        let order = Order {
-            start: digit(0),
-            pieces: (0..5).map(digit).collect(),
-            status: (digit(4) + 1) % 3,
-            finish: (digit(1) + digit(3)) % 3,
-        };
-        let digest = upload(&cluster.replicas, "every/order", &pieces, &order);
+        parts.push(rest);
+        let digest = upload(&cluster.replicas, "every/piece", &parts, &order);
         // All three would be three times the bytes; each replica reads every third blob.
-        let reader = cluster.replicas[number % 3].repository("every/order");
-        assert!(reader.get_blob(&digest).expect(200).body == bytes, "order {number}: {digest}");
+        let reader = cluster.replicas[number % 3].repository("every/piece");
+        assert!(reader.get_blob(&digest).expect(200).body == bytes, "{number}: {digest}");
         reader.server.request("DELETE", &reader.path(&format!("blobs/{digest}")), &[], b"").expect(202);
         if number % 27 == 26 {
             cluster.replicas[0].gc("0s");

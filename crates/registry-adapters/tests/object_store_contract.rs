@@ -1,5 +1,5 @@
 //! The bucket store keeps the contract of the port, over `object_store`'s store in memory, and what only buckets promise.
-//! `tests/tests/s3.rs` runs the same over a real S3 server.
+//! `tests/tests/s3` runs the same over a real S3 server.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

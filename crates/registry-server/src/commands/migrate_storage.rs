@@ -4,7 +4,8 @@
 //! 1. A snapshot of the old metadata is taken, in one transaction: its rows agree with each other.
 //! 2. Every blob that it knows, and that the target has not, is copied and hashed on the way. Blobs never change, so one
 //!    that was copied in an earlier run counts. One that is gone from the old folder was collected since the snapshot:
-//!    then another one is taken, and it goes on from there; one that is still known then is damage, and is reported.
+//!    then another one is taken, and it goes on from there; one that is still known then, and still not there, is damage,
+//!    and is reported.
 //! 3. The rows of the target are made those of the snapshot: only what differs is written.
 //!
 //! Any number of runs may do this. The last one (`--finish`) does it while nobody has the old metadata open, compares
@@ -236,15 +237,16 @@ impl Migration<'_> {
         self.target.steps.reached(steps::MIGRATE_BEGUN);
         let mut problems = None;
         for _ in 0..ROUNDS {
+            let copying = CopyBlobs { snapshot: &snapshot, source: Arc::clone(&source), target: self.target };
             if let Some(problems) = problems.take() {
-                let damaged = blobs::still_known(problems, &snapshot).await?;
-                if !damaged.is_empty() {
+                let again = copying.again(problems).await?;
+                report.add(&again);
+                if !again.problems.is_empty() {
                     snapshot.close().await;
-                    report::damaged_blobs(&damaged, self.arguments.json)?;
+                    report::damaged_blobs(&again.problems, self.arguments.json)?;
                     return Ok(None);
                 }
             }
-            let copying = CopyBlobs { snapshot: &snapshot, source: Arc::clone(&source), target: self.target };
             let copied = copying.run(&mark).await?;
             report.add(&copied);
             if copied.problems.is_empty() {

@@ -102,7 +102,7 @@ fn build(options: &S3Options) -> object_store::Result<AmazonS3> {
     let variable = |name: &str| options.environment.get(name).filter(|value| !value.is_empty()).cloned();
     let mut builder = AmazonS3Builder::new();
     for (name, value) in options.environment.iter().filter(|(_, value)| !value.is_empty()) {
-        let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
+        let Ok(key) = config_key(name) else { continue };
         if name.starts_with("AWS_") && is_of_environment(&key) {
             builder = builder.with_config(key, value);
         }
@@ -141,6 +141,14 @@ fn build(options: &S3Options) -> object_store::Result<AmazonS3> {
         builder = builder.with_credentials(Arc::new(file));
     }
     builder.build()
+}
+
+/// What a variable says; `object_store` has a name of its own for one of AWS'.
+fn config_key(variable: &str) -> object_store::Result<AmazonS3ConfigKey> {
+    match variable {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT" => Ok(AmazonS3ConfigKey::MetadataEndpoint),
+        other => other.to_ascii_lowercase().parse(),
+    }
 }
 
 /// What only the environment says; the rest is in the options, which the configuration has filled from it.

@@ -24,6 +24,9 @@ const PAGE: usize = 1000;
 /// With so many that could not be copied, it is time to see why.
 const ENOUGH_PROBLEMS: usize = 1000;
 
+/// Blobs that are being copied.
+type UnderWay = JoinSet<(StoredBlob, Result<(), CopyBlobError>)>;
+
 /// What copying came to.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
@@ -44,18 +47,6 @@ pub(super) struct Copied {
 pub(super) struct Problem {
     pub(super) blob: StoredBlob,
     pub(super) what: String,
-}
-
-/// Of `problems` those that are damage: the blob is known still. One that is not was collected in between.
-pub(super) async fn still_known(problems: Vec<Problem>, snapshot: &SqlMetadata) -> StoreResult<Vec<Problem>> {
-    let mut damaged = Vec::new();
-    for problem in problems {
-        let entry = snapshot.ledger_entry(&problem.blob.key).await?;
-        if entry.and_then(|entry| entry.blob).is_some_and(|(digest, _)| digest == problem.blob.digest) {
-            damaged.push(problem);
-        }
-    }
-    Ok(damaged)
 }
 
 /// Blobs in the order of their digests.
@@ -92,7 +83,7 @@ impl CopyBlobs<'_> {
     pub(super) async fn run(&self, mark: &TransferMark) -> Result<Copied, CommandError> {
         let (mut source, mut target) = (Blobs::new(self.snapshot), Blobs::new(&self.target.metadata));
         let (mut copied, mut surplus) = (Copied::default(), Vec::new());
-        let mut under_way: JoinSet<(StoredBlob, Result<(), CopyBlobError>)> = JoinSet::new();
+        let mut under_way = UnderWay::new();
         loop {
             let order = match (source.peek().await?, target.peek().await?) {
                 (None, None) => break,
@@ -125,11 +116,7 @@ impl CopyBlobs<'_> {
             if copied.problems.len() >= ENOUGH_PROBLEMS {
                 break;
             }
-            let (services, store) = (Arc::clone(&self.target.services), Arc::clone(&self.source));
-            under_way.spawn(async move {
-                let outcome = copy(&services, &store, &blob).await;
-                (blob, outcome)
-            });
+            self.begin(&mut under_way, blob);
         }
         while !under_way.is_empty() {
             take(&mut under_way, &mut copied).await?;
@@ -137,6 +124,30 @@ impl CopyBlobs<'_> {
         copied.surplus += surplus.len() as u64;
         self.target.metadata.transfer_garbage(&surplus, mark).await?;
         Ok(copied)
+    }
+
+    /// Copies the blobs of `problems`, which an earlier snapshot has led to, once more. A problem that stays is damage: the
+    /// blob is known still, and still cannot be copied. One that is not known any more was collected; one that can be
+    /// copied was collected, and pushed again, before it was looked at.
+    pub(super) async fn again(&self, problems: Vec<Problem>) -> Result<Copied, CommandError> {
+        let (mut under_way, mut copied) = (UnderWay::new(), Copied::default());
+        for Problem { blob, .. } in problems {
+            let entry = self.snapshot.ledger_entry(&blob.key).await?;
+            if entry.and_then(|entry| entry.blob).is_some_and(|(digest, _)| digest == blob.digest) {
+                self.begin(&mut under_way, blob);
+                take(&mut under_way, &mut copied).await?;
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Begins to copy a blob.
+    fn begin(&self, under_way: &mut UnderWay, blob: StoredBlob) {
+        let (services, store) = (Arc::clone(&self.target.services), Arc::clone(&self.source));
+        under_way.spawn(async move {
+            let outcome = copy(&services, &store, &blob).await;
+            (blob, outcome)
+        });
     }
 
     /// A sign of life: standard output is the report's.
@@ -149,10 +160,7 @@ impl CopyBlobs<'_> {
 }
 
 /// Waits for one of those that are under way.
-async fn take(
-    under_way: &mut JoinSet<(StoredBlob, Result<(), CopyBlobError>)>,
-    copied: &mut Copied,
-) -> Result<(), CommandError> {
+async fn take(under_way: &mut UnderWay, copied: &mut Copied) -> Result<(), CommandError> {
     let Some(joined) = under_way.join_next().await else { return Ok(()) };
     let (blob, outcome) = joined.map_err(|error| std::io::Error::other(error.to_string()))?;
     match outcome {

@@ -1,5 +1,9 @@
 //! Blobs in a bucket of a real S3 server: the contract of the port, the number of requests, faults, and a server on it.
 
+mod credentials;
+mod limits;
+mod virtual_host;
+
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,8 @@
 //! `registry-server migrate-storage`: a node on files and SQLite grows up, and nothing of it is lost or changed.
 
+mod collected;
+mod killed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,10 +51,15 @@ impl Target {
     }
 
     fn migrate_with(&self, from: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+        self.start(from, arguments, variables).wait()
+    }
+
+    /// Starts the command.
+    fn start(&self, from: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = server_command(self.folder.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value))).envs(variables.iter().copied());
         command.args(["-config", "new.yaml", "migrate-storage", "-json", "-from"]).arg(from).args(arguments);
-        Process::run(&mut command)
+        Process::start(&mut command)
     }
 
     fn builder(&self) -> ServerBuilder {
