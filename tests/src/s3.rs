@@ -1,4 +1,5 @@
-//! An S3 server for tests: the one that the environment names, or SeaweedFS, started once for each test executable.
+//! An S3 server for tests: the one that the environment names, or SeaweedFS, in a container or beside the test, started
+//! once for each test executable.
 
 use std::fs;
 use std::io::Read;
@@ -8,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use registry_test_containers::{self as containers, Recipe};
 use tempfile::TempDir;
 
 use crate::process::free_port;
@@ -20,6 +22,12 @@ const START: Duration = Duration::from_secs(120);
 
 /// The domain of the servers that are started here. Nobody has an address for it.
 const DOMAIN: &str = "s3.test";
+
+/// The image of a server in a container.
+const IMAGE: (&str, &str) = ("chrislusf/seaweedfs", "4.53");
+
+/// Where a server in a container listens: for S3, and for its file system.
+const PORTS_INSIDE: [u16; 2] = [8333, 8888];
 
 /// An S3 server with a bucket.
 #[derive(Clone, Debug)]
@@ -40,7 +48,7 @@ impl S3 {
     /// The server that all tests of this executable share; `None` after saying that `test` is skipped.
     pub fn shared(test: &str) -> Option<&'static S3> {
         static SHARED: OnceLock<Option<S3>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| Self::from_environment().or_else(Self::start));
+        let shared = SHARED.get_or_init(|| Self::from_environment().or_else(Self::contained).or_else(Self::start));
         if shared.is_none() {
             skip(test, "there is neither FOUNDRY_S3_ENDPOINT nor the program weed; tests/run installs it");
         }
@@ -56,6 +64,76 @@ impl S3 {
             secret_key: variable("FOUNDRY_S3_SECRET_KEY").unwrap_or_else(|| "test-secret".to_owned()),
             domain: variable("FOUNDRY_S3_DOMAIN"),
         })
+    }
+
+    /// A server in a container, where there are to be any.
+    fn contained() -> Option<S3> {
+        let keys = "/keys.json";
+        let mut arguments = server_arguments("/data", Some(keys));
+        arguments.extend(["-ip.bind=0.0.0.0", "-s3.port=8333", "-filer.port=8888"].map(str::to_owned));
+        let container = containers::start(Recipe {
+            image: IMAGE,
+            entrypoint: Some("weed"),
+            arguments,
+            environment: Vec::new(),
+            files: vec![(keys, S3::at(0).keys().into_bytes())],
+            ports: PORTS_INSIDE.to_vec(),
+        })?;
+        let [port, filer] = PORTS_INSIDE.map(|port| container.port(port));
+        let s3 = S3::at(port);
+        assert!(s3.serves([port, filer], true, || container.runs()), "SeaweedFS does not serve:\n{}", container.log());
+        // It ends with this process.
+        std::mem::forget(container);
+        Some(s3)
+    }
+
+    /// One on this machine that knows the keys of tests.
+    fn at(port: u16) -> Self {
+        S3 {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            bucket: "foundry".to_owned(),
+            access_key: "test-key".to_owned(),
+            secret_key: "test-secret".to_owned(),
+            domain: Some(DOMAIN.to_owned()),
+        }
+    }
+
+    /// SeaweedFS's file of the keys.
+    fn keys(&self) -> String {
+        let keys = serde_json::json!({ "identities": [{
+            "name": "tests",
+            "credentials": [{ "accessKey": self.access_key, "secretKey": self.secret_key }],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }] });
+        keys.to_string()
+    }
+
+    /// Whether it serves at these ports (of S3, of its file system) and has the bucket, before the patience ends.
+    fn serves(&self, ports: [u16; 2], asks_for_keys: bool, mut runs: impl FnMut() -> bool) -> bool {
+        let [port, filer] = ports;
+        let greeting = if asks_for_keys { 403 } else { 200 };
+        let status = |port: u16, method: &str, target: &str, body: &[u8]| {
+            request(([127, 0, 0, 1], port).into(), None, method, target, &[], body).map_or(0, |answer| answer.status)
+        };
+        let deadline = Instant::now() + START;
+        while Instant::now() < deadline && runs() {
+            // Strangers are refused: then it is there, and knows its keys. A folder of its file system is a bucket. One
+            // that is started again takes no bytes before it knows what it has.
+            let bucket = format!("/buckets/{}/", self.bucket);
+            if status(port, "GET", "/", b"") == greeting
+                && matches!(status(filer, "POST", &bucket, b""), 201 | 409)
+                && status(
+                    filer,
+                    "PUT",
+                    "/started",
+                    b"it takes bytes, and not so few that it keeps them with their name",
+                ) == 201
+            {
+                return true;
+            }
+            pause();
+        }
+        false
     }
 
     /// Starts the server. It ends with this process, however that ends: then the pipe to its shell closes.
@@ -138,19 +216,11 @@ pub struct S3Server {
 impl S3Server {
     fn start(asks_for_keys: bool, ends_with_its_folder: bool) -> Option<Self> {
         let weed = crate::tools::find("weed")?;
-        let s3 = S3 {
-            endpoint: String::new(),
-            bucket: "foundry".to_owned(),
-            access_key: "test-key".to_owned(),
-            secret_key: "test-secret".to_owned(),
-            domain: Some(DOMAIN.to_owned()),
-        };
         // Its ports are free when they are looked for, and may not be a moment later.
         for _ in 0..3 {
             let folder = TempDir::new().expect("a temporary folder can be made");
             let ports = PORTS.map(|_| free_port());
-            let s3 = S3 { endpoint: format!("http://127.0.0.1:{}", ports[0]), ..s3.clone() };
-            let weed = weed.clone();
+            let (s3, weed) = (S3::at(ports[0]), weed.clone());
             let mut server = Self { s3, weed, asks_for_keys, ends_with_its_folder, ports, child: None, folder };
             if server.try_start() {
                 return Some(server);
@@ -176,7 +246,9 @@ impl S3Server {
 
     fn try_start(&mut self) -> bool {
         let mut child = self.spawn();
-        let serves = self.serves(&mut child);
+        let [port, filer, ..] = self.ports;
+        let runs = || child.try_wait().is_ok_and(|ended| ended.is_none());
+        let serves = self.s3.serves([port, filer], self.asks_for_keys, runs);
         self.child = Some(child);
         if !serves {
             let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -188,36 +260,15 @@ impl S3Server {
 
     fn spawn(&self) -> Child {
         let folder = self.folder.path();
-        let keys = serde_json::json!({ "identities": [{
-            "name": "tests",
-            "credentials": [{ "accessKey": self.s3.access_key, "secretKey": self.s3.secret_key }],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        }] });
-        fs::write(folder.join("keys.json"), keys.to_string()).expect("the keys can be written");
+        fs::write(folder.join("keys.json"), self.s3.keys()).expect("the keys can be written");
         let at = |name: &str| folder.join(name).display().to_string();
-        let mut arguments = vec![
-            "-logtostderr=true".to_owned(),
-            "server".to_owned(),
-            format!("-dir={}", folder.display()),
-            "-ip=127.0.0.1".to_owned(),
+        let keys = at("keys.json");
+        let mut arguments = server_arguments(&folder.display().to_string(), self.asks_for_keys.then_some(&*keys));
+        arguments.extend([
             "-ip.bind=127.0.0.1".to_owned(),
-            // Tests talk to nobody outside.
-            "-master.telemetry=false".to_owned(),
-            // It is alone; it would wait for others when it is started again.
-            "-master.electionTimeout=1s".to_owned(),
-            "-master.volumeSizeLimitMB=256".to_owned(),
-            "-volume.max=200".to_owned(),
-            "-s3".to_owned(),
-            "-s3.iam=false".to_owned(),
-            format!("-s3.domainName={DOMAIN}"),
-            "-s3.port.iceberg=0".to_owned(),
-            "-s3.port.lance=0".to_owned(),
             format!("-filer.localSocket={}", at("filer.sock")),
             format!("-s3.localSocket={}", at("s3.sock")),
-        ];
-        if self.asks_for_keys {
-            arguments.push(format!("-s3.config={}", at("keys.json")));
-        }
+        ]);
         arguments.extend(PORTS.iter().zip(self.ports).map(|(name, port)| format!("-{name}={port}")));
         let mut command = Command::new("sh");
         let clean = if self.ends_with_its_folder { r#"rm -rf "$0""# } else { ":" };
@@ -230,34 +281,31 @@ impl S3Server {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("a shell can be started")
     }
+}
 
-    /// Whether it serves and has the bucket, before the patience ends.
-    fn serves(&self, child: &mut Child) -> bool {
-        let [port, filer, ..] = self.ports;
-        let greeting = if self.asks_for_keys { 403 } else { 200 };
-        let status = |port: u16, method: &str, target: &str, body: &[u8]| {
-            request(([127, 0, 0, 1], port).into(), None, method, target, &[], body).map_or(0, |answer| answer.status)
-        };
-        let deadline = Instant::now() + START;
-        while Instant::now() < deadline && child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // Strangers are refused: then it is there, and knows its keys. A folder of its file system is a bucket. One
-            // that is started again takes no bytes before it knows what it has.
-            let bucket = format!("/buckets/{}/", self.s3.bucket);
-            if status(port, "GET", "/", b"") == greeting
-                && matches!(status(filer, "POST", &bucket, b""), 201 | 409)
-                && status(
-                    filer,
-                    "PUT",
-                    "/started",
-                    b"it takes bytes, and not so few that it keeps them with their name",
-                ) == 201
-            {
-                return true;
-            }
-            pause();
-        }
-        false
-    }
+/// The arguments of SeaweedFS that is to keep its data in `folder`, but those that say where it listens.
+fn server_arguments(folder: &str, keys: Option<&str>) -> Vec<String> {
+    let mut arguments = [
+        "-logtostderr=true",
+        "server",
+        "-ip=127.0.0.1",
+        // Tests talk to nobody outside.
+        "-master.telemetry=false",
+        // It is alone; it would wait for others when it is started again.
+        "-master.electionTimeout=1s",
+        "-master.volumeSizeLimitMB=256",
+        "-volume.max=200",
+        "-s3",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    arguments.push(format!("-dir={folder}"));
+    arguments.push(format!("-s3.domainName={DOMAIN}"));
+    arguments.extend(keys.map(|keys| format!("-s3.config={keys}")));
+    arguments
 }
 
 impl Drop for S3Server {

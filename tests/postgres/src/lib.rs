@@ -1,4 +1,5 @@
-//! A Postgres server for tests: the one that `FOUNDRY_POSTGRES_URL` names, or one of its own, made by Debian's programs.
+//! A Postgres server for tests: the one that `FOUNDRY_POSTGRES_URL` names, or one in a container, or one of its own, made
+//! by Debian's programs.
 //!
 //! A crate of its own, because the adapters' tests and the end-to-end tests need it, and neither may know the other.
 
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use registry_test_containers::{self as containers, Container, Recipe};
 
 /// Set by the full run: then nothing is skipped.
 const REQUIRE_ALL: &str = "FOUNDRY_REQUIRE_ALL";
@@ -18,12 +22,26 @@ pub const URL: &str = "FOUNDRY_POSTGRES_URL";
 /// The password of the superuser `postgres`, which is asked for over TCP and not on the socket.
 const PASSWORD: &str = "a password of tests";
 
+/// What makes a server quick to notice, in tests.
+const SETTINGS: [&str; 4] =
+    ["max_connections=300", "deadlock_timeout=200ms", "shared_buffers=64MB", "autovacuum_naptime=10s"];
+
+/// The image of a server in a container, as deploy/compose.yaml has it.
+const IMAGE: (&str, &str) = ("postgres", "16.9-alpine");
+
+/// Where a server in a container listens.
+const PORT: u16 = 5432;
+
+/// How long a server in a container may take to serve, once it is there.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Makes a server in a folder of its own, says which, and ends and removes it once its standard input ends: with the
 /// process that started it, however that ends. Told to `crash` or to `start` it, it does, and repeats the word.
 const SCRIPT: &str = r#"
 set -eu
 umask 077
-bin=$1 port=$2
+bin=$1 port=$2 password=$3
+shift 3
 folder=$(mktemp -d -p "${TMPDIR:-/tmp}")
 server=
 finish() {
@@ -33,27 +51,26 @@ finish() {
 }
 trap finish EXIT
 trap 'finish; exit 1' HUP INT TERM
-printf '%s\n' "$3" >"$folder/password"
+printf '%s\n' "$password" >"$folder/password"
 "$bin/initdb" --pgdata="$folder/data" --username=postgres --pwfile="$folder/password" --auth-local=trust \
   --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync </dev/null >"$folder/log" 2>&1 || {
   cat "$folder/log" >&2
   exit 1
 }
 start() {
-  "$bin/postgres" -D "$folder/data" -k "$folder" -h 127.0.0.1 -p "$port" -c max_connections=300 \
-    -c deadlock_timeout=200ms -c shared_buffers=64MB -c autovacuum_naptime=10s </dev/null >>"$folder/log" 2>&1 &
+  "$bin/postgres" -D "$folder/data" -k "$folder" -h 127.0.0.1 -p "$port" "$@" </dev/null >>"$folder/log" 2>&1 &
   server=$!
   until "$bin/pg_isready" -q -h "$folder" -p "$port"; do
     kill -0 "$server" 2>/dev/null || { cat "$folder/log" >&2; exit 1; }
     sleep 0.05
   done
 }
-start
+start "$@"
 printf '%s\n' "$folder"
 while read -r word; do
   case $word in
     crash) kill -QUIT "$server"; wait "$server" || :; server= ;;
-    start) start ;;
+    start) start "$@" ;;
   esac
   printf '%s\n' "$word"
 done
@@ -70,6 +87,7 @@ pub struct Postgres {
 
 enum Reached {
     ByUrl(String),
+    Contained(Container),
     Own { folder: PathBuf, port: u16, script: Mutex<Script> },
 }
 
@@ -99,7 +117,7 @@ pub fn server(what: &str) -> Option<&'static Postgres> {
     static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
     let made = SERVER.get_or_init(|| match std::env::var(URL) {
         Ok(url) if !url.is_empty() => Some(Postgres::new(Reached::ByUrl(url))),
-        _ => Postgres::start().map_err(|why| skip(what, &why)).ok(),
+        _ => Postgres::contained().or_else(|| Postgres::start().map_err(|why| skip(what, &why)).ok()),
     });
     made.as_ref()
 }
@@ -118,7 +136,7 @@ fn skip(what: &str, why: &str) {
 }
 
 /// Where the server's programs are: in `PATH`, or where Debian puts them, the newest first.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     let mut versions: Vec<u32> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -152,6 +170,27 @@ impl Postgres {
         Self { reached, databases: AtomicU32::new(0), template: Mutex::default(), copies: Mutex::default() }
     }
 
+    /// One in a container, where there are to be any.
+    fn contained() -> Option<Self> {
+        let mut arguments = vec!["postgres".to_owned()];
+        arguments.extend(SETTINGS.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]));
+        let container = containers::start(Recipe {
+            image: IMAGE,
+            entrypoint: None,
+            arguments,
+            environment: vec![("POSTGRES_PASSWORD", PASSWORD.to_owned())],
+            files: Vec::new(),
+            ports: vec![PORT],
+        })?;
+        // Over TCP: while it makes its first database, it listens on its socket only.
+        let deadline = Instant::now() + PATIENCE;
+        let serves = || container.exec(&["pg_isready", "--quiet", "--host=127.0.0.1"]).status();
+        while !serves().is_ok_and(|status| status.success()) {
+            assert!(container.runs() && Instant::now() < deadline, "Postgres does not serve:\n{}", container.log());
+        }
+        Some(Self::new(Reached::Contained(container)))
+    }
+
     fn start() -> Result<Self, String> {
         let programs = programs()
             .ok_or_else(|| format!("neither is {URL} set nor PostgreSQL installed; tests/run installs it"))?;
@@ -171,6 +210,7 @@ impl Postgres {
             Command::new("sh")
         };
         command.args(["-c", SCRIPT, "sh"]).arg(programs).arg(port.to_string()).arg(PASSWORD).current_dir("/");
+        command.args(SETTINGS.iter().flat_map(|setting| ["-c", *setting]));
         let mut script = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -211,10 +251,10 @@ impl Postgres {
         assert_eq!(answer.trim_end(), word, "the script could not do it");
     }
 
-    /// The server's folder, where it is this process's own.
+    /// The server's folder, where it is this process's own, on this machine.
     pub fn folder(&self) -> Option<&Path> {
         match &self.reached {
-            Reached::ByUrl(_) => None,
+            Reached::ByUrl(_) | Reached::Contained(_) => None,
             Reached::Own { folder, .. } => Some(folder),
         }
     }
@@ -227,6 +267,7 @@ impl Postgres {
                 let (server, _) = address.rsplit_once('/').unwrap_or((address, ""));
                 format!("{server}/{database}?{query}")
             }
+            Reached::Contained(_) => self.tcp_url(database, "disable"),
             Reached::Own { folder, port, .. } => {
                 let socket = escaped(&folder.to_string_lossy());
                 format!("postgres://postgres@{socket}:{port}/{database}?sslmode=disable")
@@ -236,29 +277,38 @@ impl Postgres {
 
     /// The URL of a database over TCP, with a password.
     pub fn tcp_url(&self, database: &str, sslmode: &str) -> String {
-        match &self.reached {
-            Reached::ByUrl(_) => self.url(database),
-            Reached::Own { port, .. } => {
-                let password = escaped(PASSWORD);
-                format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}?sslmode={sslmode}")
-            }
-        }
+        let Some((port, password)) = self.tcp_parts() else { return self.url(database) };
+        format!("postgres://postgres:{}@127.0.0.1:{port}/{database}?sslmode={sslmode}", escaped(password))
     }
 
     /// What the parts of [`tcp_url`](Self::tcp_url) are: the port and the password of `postgres` at 127.0.0.1.
     pub fn tcp_parts(&self) -> Option<(u16, &'static str)> {
         match &self.reached {
             Reached::ByUrl(_) => None,
+            Reached::Contained(container) => Some((container.port(PORT), PASSWORD)),
             Reached::Own { port, .. } => Some((*port, PASSWORD)),
         }
+    }
+
+    /// A client of a database, to be told statements: this machine's, or that of the server's container.
+    fn client(&self, database: &str) -> Command {
+        let mut command = match &self.reached {
+            Reached::Contained(container) => container.exec(&["psql", "--username=postgres", "--dbname", database]),
+            Reached::ByUrl(_) | Reached::Own { .. } => {
+                let mut command = Command::new("psql");
+                command.arg(self.url(database));
+                command
+            }
+        };
+        command.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped());
+        command
     }
 
     /// Runs statements in a database, each by itself: what they answered, columns separated by `|`.
     #[track_caller]
     pub fn run(&self, database: &str, statements: &str) -> String {
-        let mut command = Command::new("psql");
-        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-        command.arg(self.url(database)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = self.client(database);
+        command.args(["--tuples-only", "--no-align"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut psql = command.spawn().unwrap_or_else(|error| panic!("psql: {error}"));
         let mut stdin = psql.stdin.take().expect("it is piped");
         stdin.write_all(statements.as_bytes()).expect("psql reads what it is told");
@@ -298,7 +348,7 @@ impl Postgres {
         });
         let name = self.fresh_name();
         self.run("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
-        Database { name, server: self, used_again: self.folder().is_some() }
+        Database { name, server: self, used_again: self.tcp_parts().is_some() }
     }
 }
 
@@ -322,9 +372,8 @@ impl Database {
 
     /// Locks a table against everybody, until what is returned is dropped.
     pub fn lock(&self, table: &str) -> Lock {
-        let mut command = Command::new("psql");
-        command.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", "-"]).arg(self.url());
-        let mut psql = command.stdin(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("psql: {error}"));
+        let mut command = self.server.client(&self.name);
+        let mut psql = command.spawn().unwrap_or_else(|error| panic!("psql: {error}"));
         let statements = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;\n");
         psql.stdin.as_mut().expect("it is piped").write_all(statements.as_bytes()).expect("psql reads what it is told");
         let held = format!(

@@ -1,11 +1,13 @@
 //! A docker daemon of its own, and its client.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use super::{is_root, tools};
@@ -20,9 +22,24 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts one, or says that `test` is skipped.
+    /// Starts one whose containers have this machine's network or none, or says that `test` is skipped.
     #[track_caller]
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_in(test, &[], &["--bridge=none"])
+    }
+
+    /// Starts one whose containers have networks of their own, in a network namespace that ends with it: nothing but
+    /// what runs [inside](Self::inside) reaches the ports that they publish. Or says that `test` is skipped.
+    #[track_caller]
+    pub fn with_networks(test: &str) -> Option<Self> {
+        let [unshare, ip, _] = tools(test, ["unshare", "ip", "docker-proxy"])?;
+        let script = format!("{} link set lo up && exec \"$@\"", ip.display());
+        let unshare = unshare.display().to_string();
+        Self::start_in(test, &[&unshare, "--net", "--", "sh", "-c", &script, "sh"], &[])
+    }
+
+    #[track_caller]
+    fn start_in(test: &str, around: &[&str], arguments: &[&str]) -> Option<Self> {
         let [daemon, client, setpriv] = tools(test, ["dockerd", "docker", "setpriv"])?;
         if !is_root(test) {
             return None;
@@ -33,8 +50,8 @@ impl Docker {
         let log = fs::File::create(path.join("log")).expect("a file can be made");
         // It ends with this thread whatever happens.
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "TERM", "--"]).arg(daemon);
-        command.args(["--storage-driver=vfs", "--iptables=false", "--ip-forward=false", "--bridge=none"]);
+        command.args(["--pdeathsig", "TERM", "--"]).args(around).arg(daemon).args(arguments);
+        command.args(["--storage-driver=vfs", "--iptables=false", "--ip-forward=false"]);
         command.arg("--default-ulimit=nofile=1024:1024");
         command.arg("--data-root").arg(path.join("data")).arg("--exec-root").arg(path.join("exec"));
         command.arg("--pidfile").arg(path.join("pid")).arg("-H").arg(socket(path));
@@ -59,6 +76,32 @@ impl Docker {
     /// A folder for the test's files.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Where it listens, as `DOCKER_HOST` has it.
+    pub fn address(&self) -> String {
+        socket(self.path())
+    }
+
+    /// A program in the daemon's network.
+    pub fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.daemon.id())).arg("--").arg(program);
+        command
+    }
+
+    /// What `ask` says on a thread in the daemon's network.
+    #[track_caller]
+    pub fn ask_inside<T: Send>(&self, ask: impl FnOnce() -> T + Send) -> T {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.daemon.id())).expect("the daemon has a network");
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("root may go there");
+                ask()
+            });
+            asking.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+        })
     }
 
     /// The client, talking to this daemon, with credentials of its own.

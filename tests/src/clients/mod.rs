@@ -4,6 +4,7 @@ pub mod containers;
 pub mod docker;
 pub mod images;
 pub mod requests;
+pub mod server_images;
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! deploy/compose.yaml and .env.example.
+//! deploy/compose.yaml, what may stand in MinIO's place, and .env.example.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -8,14 +8,15 @@ use serde_norway::Value;
 
 use super::{assert_read_by_the_server, documents, read, root};
 
-const FILE: &str = "deploy/compose.yaml";
+pub(super) const FILE: &str = "deploy/compose.yaml";
+pub(super) const SEAWEEDFS: &str = "deploy/compose.seaweedfs.yaml";
 
 fn compose() -> Value {
     documents(&read(FILE)).remove(0)
 }
 
 /// The `${NAME:-default}` of a text: name, default.
-fn interpolations(text: &str) -> BTreeMap<String, String> {
+pub(super) fn interpolations(text: &str) -> BTreeMap<String, String> {
     let pieces = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
     let pairs = pieces.map(|(piece, _)| {
         let (name, default) = piece.split_once(":-").unwrap_or_else(|| panic!("{piece} has no default"));
@@ -27,7 +28,11 @@ fn interpolations(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_specifications_schema_accepts_it() {
     let Some(check) = tool("compose.yaml fits its schema", "check-jsonschema") else { return };
-    succeed(Command::new(check).args(["--builtin-schema", "vendor.compose-spec"]).arg(root().join(FILE)));
+    succeed(
+        Command::new(check)
+            .args(["--builtin-schema", "vendor.compose-spec"])
+            .args([FILE, SEAWEEDFS].map(|file| root().join(file))),
+    );
 }
 
 #[test]
@@ -60,7 +65,11 @@ fn the_example_environment_has_each_variable_with_its_default() {
         .collect();
     // Read by compose itself.
     assert_eq!(set.remove("COMPOSE_PROJECT_NAME").as_deref(), Some("foundry"));
-    assert_eq!(set, interpolations(&read(FILE)));
+    let mut expected = interpolations(&read(FILE));
+    for (name, default) in interpolations(&read(SEAWEEDFS)) {
+        assert_eq!(*expected.entry(name).or_insert_with(|| default.clone()), default);
+    }
+    assert_eq!(set, expected);
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn three_replicas_stand_behind_the_only_port() {
     let names = first.as_mapping().unwrap().keys();
     assert_read_by_the_server(names.map(|name| name.as_str().unwrap()));
     // Pinned by name: none moves by itself.
-    for (name, default) in interpolations(&read(FILE)) {
+    for (name, default) in interpolations(&format!("{}{}", read(FILE), read(SEAWEEDFS))) {
         if name.ends_with("_IMAGE") && name != "FOUNDRY_IMAGE" {
             let tag = default.rsplit_once(':').unwrap_or_else(|| panic!("{name}={default} has no tag")).1;
             assert!(tag.contains('.') || tag.starts_with("RELEASE."), "{name}={default} is a moving tag");

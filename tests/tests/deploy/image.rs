@@ -36,8 +36,14 @@ fn docker(docker: &Docker, arguments: &[&str]) -> Command {
 
 /// A daemon that has the image `foundry`, or `None` after saying that `test` is skipped.
 fn daemon_with_image(test: &str) -> Option<Docker> {
-    let folder = image_root(test)?;
     let daemon = Docker::start(test)?;
+    build_image(&daemon, test)?;
+    Some(daemon)
+}
+
+/// Builds the image `foundry` as deploy/ does; `None` after saying that `test` is skipped.
+pub(super) fn build_image(daemon: &Docker, test: &str) -> Option<()> {
+    let folder = image_root(test)?;
     let mut build = Command::new(root().join("deploy/build-image"));
     build.args(["--prebuilt", "--tag", "foundry", "--root"]).arg(folder);
     for (name, value) in daemon.command().get_envs() {
@@ -47,7 +53,7 @@ fn daemon_with_image(test: &str) -> Option<Docker> {
         };
     }
     succeed(&mut build);
-    Some(daemon)
+    Some(())
 }
 
 /// A container of the image on this machine's network, as strictly held as it can be. It is not the docker daemon's

@@ -53,6 +53,8 @@ struct Load {
     programs: [PathBuf; 4],
     folder: TempDir,
     seed: u64,
+    /// How many of a hundred images are pushed and pulled.
+    percent: usize,
     /// How often the plain client tries a request.
     attempts: usize,
 }
@@ -81,6 +83,7 @@ impl Load {
             programs,
             folder: TempDir::new().unwrap(),
             seed,
+            percent: 100,
             attempts: 1,
         };
         let login = ["login", "-u", clients::USER, "-p", ADMIN, &address.to_string()];
@@ -98,7 +101,8 @@ impl Load {
 
     /// Each client's images, in an order of this seed.
     fn jobs(&self) -> Vec<Client> {
-        let mut jobs: Vec<Client> = SHARES.iter().flat_map(|(client, share)| vec![*client; *share]).collect();
+        let count = |share: usize| (share * self.percent).div_ceil(100);
+        let mut jobs: Vec<Client> = SHARES.iter().flat_map(|(client, share)| vec![*client; count(*share)]).collect();
         let mut random = Random::new(self.seed);
         for last in (1..jobs.len()).rev() {
             jobs.swap(last, random.below(last as u64 + 1) as usize);
@@ -106,7 +110,7 @@ impl Load {
         jobs
     }
 
-    /// Pushes and pulls a hundred images, and more until it is `enough`; what failed. `begun` counts those that were begun.
+    /// Pushes and pulls its images, and more until it is `enough`; what failed. `begun` counts those that were begun.
     fn run(&self, begun: &AtomicUsize, enough: &AtomicBool) -> Vec<String> {
         let jobs = self.jobs();
         let failures = Mutex::new(Vec::new());
@@ -236,26 +240,44 @@ impl Load {
 /// Three replicas, HAProxy before them with the configuration of deploy/, and the clients; `None` after saying that
 /// `test` is skipped.
 fn start(test: &str) -> Option<(Cluster, Balancer, Load)> {
+    start_behind(Kind::Haproxy, test)
+}
+
+/// The same with a balancer of this kind.
+fn start_behind(kind: Kind, test: &str) -> Option<(Cluster, Balancer, Load)> {
     let cluster = Cluster::start_with(test, 3, &[("FOUNDRY_SERVER__SHUTDOWN_DELAY", "5s")])?;
     let addresses: [SocketAddr; 3] = cluster.addresses().try_into().expect("three were asked for");
-    let balancer = Balancer::start(Kind::Haproxy, test, &addresses)?;
+    let balancer = Balancer::start(kind, test, &addresses)?;
     let seed = Random::seeded(test, 0x6c6f_6164).next();
     let load = Load::new(test, balancer.address(), seed)?;
     Some((cluster, balancer, load))
 }
 
-#[test]
-fn every_client_pushes_and_pulls_through_the_balancer() {
-    let Some((cluster, _balancer, load)) = start("clients through a balancer") else { return };
+/// Lets the clients push and pull their images: none fails, and no replica was spared.
+#[track_caller]
+fn assert_all_succeed(cluster: &Cluster, load: &Load) {
     let seen: Vec<_> = cluster.replicas.iter().map(Server::requests_from_now).collect();
     let failures = load.run(&AtomicUsize::new(0), &AtomicBool::new(true));
     assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
     for seen in &seen {
-        assert!(seen.count(|_| true) > 200, "each replica had its share");
+        assert!(seen.count(|_| true) > 2 * load.percent, "each replica had its share");
         assert_eq!(seen.count(|request| request.status >= 500), 0);
     }
     let (clean, report) = cluster.replicas[0].check(&["--deep"]);
     assert!(clean, "{report}");
+}
+
+#[test]
+fn every_client_pushes_and_pulls_through_the_balancer() {
+    let Some((cluster, _balancer, load)) = start("clients through a balancer") else { return };
+    assert_all_succeed(&cluster, &load);
+}
+
+#[test]
+fn every_client_pushes_and_pulls_through_nginx_too() {
+    let Some((cluster, _balancer, mut load)) = start_behind(Kind::Nginx, "clients through nginx") else { return };
+    load.percent = 25;
+    assert_all_succeed(&cluster, &load);
 }
 
 /// Lets the clients end, also when a test fails.

@@ -4,6 +4,7 @@
 mod balancer;
 mod chart;
 mod cloudformation;
+mod cluster;
 mod compose;
 mod dashboard;
 mod image;
