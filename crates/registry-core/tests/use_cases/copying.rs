@@ -1,7 +1,7 @@
 //! Taking over blobs of another installation.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
@@ -9,10 +9,13 @@ use futures_util::{StreamExt, stream};
 use registry_core::digest::{Algorithm, Digest};
 use registry_core::error::StoreError;
 use registry_core::ports::blob_store::BlobReader;
+use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::UploadStore;
 use registry_core::ports::metadata::ledger::{LedgerEntry, ObjectState};
+use registry_core::ports::steps;
 use registry_core::services::{CollectGarbage, CopyBlobError, Settings};
 
-use crate::world::{World, sha256};
+use crate::world::{MICROSECOND, World, at_once, sha256};
 
 /// A blob of another installation; with `end`, it cannot be read beyond that.
 struct There {
@@ -55,6 +58,23 @@ async fn a_copied_blob_is_stored_and_its_session_gone() {
     world.services.collect_garbage(CollectGarbage::default()).await.unwrap();
     assert_eq!((world.ledger().await, world.objects().await), before);
     assert_eq!(world.sessions().await, []);
+}
+
+#[tokio::test]
+async fn sha512_runs_from_the_first_byte_of_a_copy_that_needs_it_and_of_no_other() {
+    let world = World::new().await;
+    for (bytes, algorithm) in [("short", Algorithm::Sha256), ("long", Algorithm::Sha512)] {
+        let (runs, metadata) = (Arc::new(Mutex::new(None)), world.metadata.clone());
+        let (seen, now) = (runs.clone(), world.clock.now() + MICROSECOND);
+        world.moments.at(steps::UPLOAD_CREATED, move || {
+            let [session] = at_once(metadata.idle_uploads(now, 9)).unwrap()[..] else { panic!("one session") };
+            let session = at_once(metadata.find_upload(session)).unwrap().unwrap();
+            *seen.lock().unwrap() = Some(session.durable.digest(Algorithm::Sha512).unwrap().is_some());
+        });
+        let digest = Digest::of(algorithm, bytes.as_bytes());
+        world.services.copy_blob(&digest, bytes.len() as u64, there(bytes)).await.unwrap();
+        assert_eq!(*runs.lock().unwrap(), Some(algorithm == Algorithm::Sha512));
+    }
 }
 
 #[tokio::test]

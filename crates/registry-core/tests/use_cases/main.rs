@@ -1,6 +1,7 @@
 //! What the use cases promise, over the in-memory ports: a clock that the test moves, seeded randomness, and named
 //! moments at which a test lets something else happen.
 
+mod activity;
 mod artifacts;
 mod check;
 mod copying;
