@@ -6,8 +6,10 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use registry_tests::clients::{Docker, server_images};
+use registry_tests::eventually;
+use registry_tests::process::free_port;
 use registry_tests::tools::{fail, skip, succeed};
-use registry_tests::{eventually, process::free_port};
+use registry_tests::wait::pause;
 
 /// The built suite of this name, as it was last built: beside this one.
 fn suite(test: &str, name: &str) -> Option<PathBuf> {
@@ -48,13 +50,16 @@ fn passed(output: &str) -> usize {
 fn run_in_containers(docker: &Docker, suite: &Path, filters: &[&str], image: &str) -> usize {
     let mut command = told_of_an_engine(docker.inside(suite), &docker.address(), Some("always"));
     let listed = |arguments: &[&str]| succeed(docker.command().args(arguments));
-    let output = std::thread::scope(|scope| {
+    let (output, was_seen) = std::thread::scope(|scope| {
         let running = scope.spawn(|| succeed(command.args(filters)));
-        eventually("its server is a container", || {
-            listed(&["ps", "--format", "{{.Image}}"]).lines().any(|line| line == image).then_some(())
-        });
-        running.join().expect("it has succeeded")
+        let mut was_seen = false;
+        while !was_seen && !running.is_finished() {
+            was_seen = listed(&["ps", "--format", "{{.Image}}"]).lines().any(|line| line == image);
+            pause();
+        }
+        (running.join().expect("it has succeeded"), was_seen)
     });
+    assert!(was_seen, "its server is a container of {image}");
     eventually("the containers and their volumes are removed", || {
         (listed(&["ps", "--all", "--quiet"]).is_empty() && listed(&["volume", "ls", "--quiet"]).is_empty())
             .then_some(())
