@@ -68,15 +68,7 @@ impl Subject for Bucket {
         Arc::new(ObjectBlobStore::open_s3(&options).expect("open the store"))
     }
 
-    fn reuses_keys(&self) -> bool {
-        false
-    }
-
-    fn excludes_writers(&self) -> bool {
-        false
-    }
-
-    fn stages_in_objects(&self) -> bool {
+    fn is_a_bucket(&self) -> bool {
         true
     }
 }

@@ -29,19 +29,24 @@ pub trait Subject: Send + Sync {
     /// A store over the subject's bytes. Each call gives another instance, as another replica would have.
     fn store(&self) -> Arc<dyn BlobStore>;
 
+    /// Whether it is a bucket of an object store, which keeps the contract in ways of its own.
+    fn is_a_bucket(&self) -> bool {
+        false
+    }
+
     /// Whether a key may be used again after its object was deleted, so that claims exclude each other.
     fn reuses_keys(&self) -> bool {
-        true
+        !self.is_a_bucket()
     }
 
     /// Whether the store keeps a second writer of an upload away, rather than keeping apart what they write.
     fn excludes_writers(&self) -> bool {
-        true
+        !self.is_a_bucket()
     }
 
     /// Whether small staged uploads are objects, at the key that they will have as blobs.
     fn stages_in_objects(&self) -> bool {
-        false
+        self.is_a_bucket()
     }
 
     /// The candidate number `n`, where the subject has several for one upload; else the only one.
