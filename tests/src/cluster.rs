@@ -42,11 +42,8 @@ struct Template {
 
 impl Template {
     fn builder(&self) -> ServerBuilder {
-        let mut builder = ServerBuilder::on_files();
-        for (name, value) in self.stores.s3.variables(&self.stores.endpoint, &self.prefix) {
-            builder = builder.environment(&name, &value);
-        }
-        builder = builder.postgres(&self.stores.database_url);
+        let Stores { s3, endpoint, database_url, .. } = &self.stores;
+        let mut builder = ServerBuilder::on_files().s3_below(s3, endpoint, &self.prefix).postgres(database_url);
         for (name, value) in &self.environment {
             builder = builder.environment(name, value);
         }

@@ -138,8 +138,14 @@ impl ServerBuilder {
 
     /// Keep blobs in a bucket, reached by `endpoint`, in a folder of its own.
     #[must_use]
-    pub fn s3(mut self, s3: &S3, endpoint: &str) -> Self {
-        self.environment.extend(s3.variables(endpoint, &S3::prefix()));
+    pub fn s3(self, s3: &S3, endpoint: &str) -> Self {
+        self.s3_below(s3, endpoint, &S3::prefix())
+    }
+
+    /// The same, in this folder of the bucket.
+    #[must_use]
+    pub fn s3_below(mut self, s3: &S3, endpoint: &str, prefix: &str) -> Self {
+        self.environment.extend(s3.variables(endpoint, prefix));
         self
     }
 

@@ -172,22 +172,14 @@ impl State {
                 ),
                 _ => String::new(),
             };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\netag: {etag}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{document}",
-                document.len()
-            );
-            return (&mut &*client).write_all(answer.as_bytes());
+            return write_answer(client, &format!("200 OK\r\netag: {etag}"), &document);
         }
         if let Action::Answer(status, code) = action {
             io::copy(&mut body, &mut io::sink())?;
             let document =
                 format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by a test</Message></Error>");
             let document = if method == "HEAD" { String::new() } else { document };
-            let answer = format!(
-                "HTTP/1.1 {status} by a test\r\ncontent-type: application/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{document}",
-                document.len()
-            );
-            return (&mut &*client).write_all(answer.as_bytes());
+            return write_answer(client, &format!("{status} by a test\r\ncontent-type: application/xml"), &document);
         }
 
         let mut store = TcpStream::connect(&self.upstream)?;
@@ -228,6 +220,13 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Vec<String>> {
         }
         lines.push(line.to_owned());
     }
+}
+
+/// An answer of the proxy's own, which begins with `status` and is the last one of its connection.
+fn write_answer(mut client: &TcpStream, status: &str, document: &str) -> io::Result<()> {
+    let length = document.len();
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{document}");
+    client.write_all(answer.as_bytes())
 }
 
 fn write_head(mut client: &TcpStream, head: &[String]) -> io::Result<()> {

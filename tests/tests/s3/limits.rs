@@ -78,11 +78,8 @@ impl Limits {
 }
 
 fn server(bucket: &Bucket, part_size: &str, proxy: &StoreProxy) -> Server {
-    let mut builder = Server::builder().environment("FOUNDRY_STORAGE__S3__PART_SIZE", part_size);
-    for (name, value) in bucket.s3.variables(&proxy.endpoint(), &bucket.prefix) {
-        builder = builder.environment(&name, &value);
-    }
-    builder.start()
+    let builder = Server::builder().environment("FOUNDRY_STORAGE__S3__PART_SIZE", part_size);
+    builder.s3_below(bucket.s3, &proxy.endpoint(), &bucket.prefix).start()
 }
 
 #[test]

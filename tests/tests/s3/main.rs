@@ -20,7 +20,7 @@ use registry_core::testing::blob_store_suite::{Staged, Subject, assert_same, byt
 use registry_tests::oci::{sha256, sha512, with_digest};
 use registry_tests::server::{ADMIN, request};
 use registry_tests::store_proxy::{Action, Kind, Seen};
-use registry_tests::{Connection, Image, Random, S3, Server, StoreProxy};
+use registry_tests::{Answer, Connection, Image, Random, S3, Server, StoreProxy};
 
 const MIB: usize = 1024 * 1024;
 
@@ -270,13 +270,18 @@ fn server(test: &str, config: &str) -> Option<(Server, StoreProxy)> {
 
 fn server_on(bucket: &Bucket, config: &str) -> Option<(Server, StoreProxy)> {
     let proxy = StoreProxy::start(&bucket.endpoint);
-    let mut builder = Server::builder().config(config);
-    for (name, value) in bucket.s3.variables(&proxy.endpoint(), &bucket.prefix) {
-        builder = builder.environment(&name, &value);
-    }
-    let server = builder.start();
+    let server = Server::builder().config(config).s3_below(bucket.s3, &proxy.endpoint(), &bucket.prefix).start();
     proxy.take();
     Some((server, proxy))
+}
+
+/// What a client is sent by the server at `address`, which it asks by the name that the URL is signed for.
+#[track_caller]
+fn fetch(address: &str, host: &str, target: &str) -> Answer {
+    let mut connection = Connection::open(address.parse().unwrap());
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    connection.send(head.as_bytes()).unwrap();
+    connection.answer().unwrap()
 }
 
 /// How many objects are in the bucket, known or not.
@@ -443,15 +448,8 @@ fn a_registry_may_send_pullers_to_the_bucket() {
     assert_eq!(sent.header("docker-content-digest"), Some(digest.as_str()));
     let url = sent.header("location").unwrap().strip_prefix("http://").unwrap();
     let (address, target) = url.split_at(url.find('/').unwrap());
-    // By the name that the URL is signed for.
-    let fetch = |target: &str| {
-        let mut connection = Connection::open(address.parse().unwrap());
-        let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        connection.send(head.as_bytes()).unwrap();
-        connection.answer().unwrap()
-    };
-    assert!(fetch(target).expect(200).body == original);
-    fetch(target.split('?').next().unwrap()).expect(403);
+    assert!(fetch(address, address, target).expect(200).body == original);
+    fetch(address, address, target.split('?').next().unwrap()).expect(403);
     repository.get_blob(&sha256(b"absent")).expect(404);
     assert!(server.log().iter().all(|line| !line.contains("X-Amz-Signature")));
 }

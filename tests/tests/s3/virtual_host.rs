@@ -2,9 +2,9 @@
 
 use registry_tests::oci::sha256;
 use registry_tests::tools::skip;
-use registry_tests::{Connection, Random, Server, StoreProxy};
+use registry_tests::{Random, Server, StoreProxy};
 
-use crate::{Bucket, MIB, objects, push};
+use crate::{Bucket, MIB, fetch, objects, push};
 
 #[test]
 fn a_bucket_may_be_named_by_the_host() {
@@ -17,12 +17,10 @@ fn a_bucket_may_be_named_by_the_host() {
     };
     let host = format!("{}.{domain}", bucket.s3.bucket);
     let proxy = StoreProxy::start(&bucket.endpoint);
-    let mut builder = Server::builder().config("registries:\n  oci:\n    redirect: true");
-    for (name, value) in bucket.s3.variables(&format!("http://{domain}"), &bucket.prefix) {
-        builder = builder.environment(&name, &value);
-    }
     // The domain has no address: whatever is for it comes by way of the proxy.
-    let server = builder
+    let server = Server::builder()
+        .config("registries:\n  oci:\n    redirect: true")
+        .s3_below(bucket.s3, &format!("http://{domain}"), &bucket.prefix)
         .environment("FOUNDRY_STORAGE__S3__PATH_STYLE", "false")
         .environment("HTTP_PROXY", &proxy.endpoint())
         .start();
@@ -48,10 +46,8 @@ fn a_bucket_may_be_named_by_the_host() {
         let sent = repository.get_blob(&sha256(bytes)).expect(307);
         let url = sent.header("location").unwrap().to_owned();
         let target = url.strip_prefix(&format!("http://{host}")).unwrap_or_else(|| panic!("{url}"));
-        let mut connection = Connection::open(bucket.endpoint.strip_prefix("http://").unwrap().parse().unwrap());
-        let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        connection.send(head.as_bytes()).unwrap();
-        assert!(connection.answer().unwrap().expect(200).body == *bytes);
+        let address = bucket.endpoint.strip_prefix("http://").unwrap();
+        assert!(fetch(address, &host, target).expect(200).body == *bytes);
     }
 
     for bytes in [&small, &large] {
