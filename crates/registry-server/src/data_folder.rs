@@ -1,8 +1,8 @@
 //! The folder that everything is kept in.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The data folder cannot be used.
@@ -39,34 +39,30 @@ pub fn prepare(folder: &Path) -> Result<(), DataFolderError> {
 
 /// Writes a file that holds a secret, durably and for this user alone, unless one of that name is there.
 ///
-/// A reader never sees a part of it, and of several that write at once, in one process or several, exactly one wins.
-/// Returns whether this call did.
+/// A reader never sees a part of it, and of several that write at once, in one process, several or several containers,
+/// exactly one wins, and the file holds what that one wrote. Returns whether this call did.
 ///
 /// # Errors
 /// [`DataFolderError`].
 pub fn write_secret_once(path: &Path, text: &str) -> Result<bool, DataFolderError> {
     let wrong = |source| DataFolderError::new("write", path, source);
+    let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let partial = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = || -> io::Result<bool> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        // A name at random: processes in containers that share the folder have the same number.
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Unlike a rename, a link never replaces what is there.
-        match std::fs::hard_link(&partial, path) {
-            Ok(()) => {
-                sync_folder(path.parent().unwrap_or(Path::new(".")))?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+        file.as_file().sync_all()?;
+        match file.persist_noclobber(path) {
+            Ok(_) => sync_folder(folder).map(|()| true),
+            Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(lost) => Err(lost.error),
         }
     };
-    let outcome = written();
-    let removed = std::fs::remove_file(&partial);
-    let won = outcome.map_err(wrong)?;
-    removed.map_err(wrong)?;
-    Ok(won)
+    written().map_err(wrong)
 }
 
 /// Makes the entries of a folder durable.
@@ -80,7 +76,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Barrier;
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777
@@ -107,5 +103,25 @@ mod tests {
         assert!(!write_secret_once(&path, "two\n").unwrap());
         assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("one\n", 0o600));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn of_those_who_write_a_secret_at_once_one_wins_and_the_file_is_its() {
+        const WRITERS: usize = 4;
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("token");
+            let start = Barrier::new(WRITERS);
+            let write = |text: String| {
+                start.wait();
+                write_secret_once(&path, &text).unwrap().then_some(text)
+            };
+            let winners: Vec<String> = std::thread::scope(|scope| {
+                let writers: Vec<_> = (0..WRITERS).map(|n| scope.spawn(move || write(format!("{n}\n")))).collect();
+                writers.into_iter().filter_map(|writer| writer.join().unwrap()).collect()
+            });
+            assert_eq!(winners, [std::fs::read_to_string(&path).unwrap()]);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+        }
     }
 }
