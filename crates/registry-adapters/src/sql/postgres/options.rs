@@ -116,7 +116,7 @@ pub struct PostgresOptions {
     /// How long a statement waits for a lock.
     pub lock_timeout: Duration,
     /// How long a transaction may stand still before the server ends it: a replica that was stopped in the middle of one
-    /// must not hold its locks.
+    /// must not hold its locks. Shorter than `lock_timeout`, so that who waits for one of them gets it.
     pub idle_in_transaction_timeout: Duration,
     /// The time zone of the sessions. Nothing that is kept depends on it.
     pub timezone: String,
@@ -129,7 +129,7 @@ impl Default for PostgresOptions {
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
-            idle_in_transaction_timeout: Duration::from_secs(15),
+            idle_in_transaction_timeout: Duration::from_secs(5),
             timezone: "UTC".into(),
         }
     }

@@ -20,14 +20,14 @@ fn fresh() -> Option<TestDatabase> {
     Some(postgres::server("what Postgres does when others are in the way")?.database())
 }
 
-async fn open_with(url: &str, options: PostgresOptions) -> Arc<Database> {
+async fn open_at(url: &str) -> Arc<Database> {
     let server = PostgresServer::from_url(url).unwrap();
-    let opened = PostgresDatabase::open(server, options).await;
+    let opened = PostgresDatabase::open(server, PostgresOptions::default()).await;
     Arc::new(Database::Postgres(Box::new(opened.unwrap_or_else(|error| panic!("{}", error.chain())))))
 }
 
 async fn open(database: &TestDatabase) -> Arc<Database> {
-    let opened = open_with(&database.url(), PostgresOptions::default()).await;
+    let opened = open_at(&database.url()).await;
     // What the intentions of these tests count up.
     database.run("INSERT INTO registries (name, format, mode, settings, created_at) VALUES ('a', '', '', '', 0), ('b', '', '', '', 0)");
     opened
@@ -172,16 +172,14 @@ async fn a_connection_that_is_lost_in_the_middle_is_replaced() {
 async fn a_replica_that_stands_still_in_a_transaction_loses_it_and_begins_anew() {
     let Some(place) = fresh() else { return };
     let other = open(&place).await;
-    let idle_in_transaction_timeout = std::time::Duration::from_millis(300);
-    let options = PostgresOptions { idle_in_transaction_timeout, ..PostgresOptions::default() };
-    let stopped = open_with(&place.url(), options).await;
+    let stopped = open_at(&place.url()).await;
     let runs = Arc::new(AtomicUsize::new(0));
     let outcome = stopped
         .write("testing", (Arc::clone(&runs), Arc::clone(&other)), |connection, (runs, other)| {
             Box::pin(async move {
                 count_up(connection, "a").await?;
                 if runs.fetch_add(1, Ordering::Relaxed) == 0 {
-                    // Another waits for the row, and gets it while this one has not moved.
+                    // Another waits for the row, not in vain, though this one does not move.
                     with_trouble(other, 0, "").await.0.map_err(|error| Failure::Unreadable(error.chain()))?;
                 }
                 count_up(connection, "b").await?;
@@ -277,7 +275,7 @@ async fn what_became_of_a_commit_without_an_answer_is_found_out() {
         let armed = Arc::new(AtomicUsize::new(0));
         let through = proxy(format!("127.0.0.1:{port}"), cut, Arc::clone(&armed)).await;
         let url = place.server().tcp_url(&place.name, "disable").replace(&format!(":{port}/"), &format!(":{through}/"));
-        let database = open_with(&url, PostgresOptions::default()).await;
+        let database = open_at(&url).await;
         armed.store(1, Ordering::SeqCst);
         let (outcome, ran) = with_trouble(&database, 0, "").await;
         outcome.unwrap();
