@@ -86,39 +86,58 @@ const SIZES: [[usize; 4]; 4] = [
     [0, 8 * MIB - 1, 8 * MIB + 1, 5 * MIB + 1],
 ];
 
+/// Uploads 40 MiB in pieces of `sizes` and the rest, reads them from one replica, and deletes them there.
+#[track_caller]
+fn upload_read_and_delete(replicas: &[Server], bytes: &[u8], sizes: [usize; 4], order: &Order, reader: usize) {
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    for size in sizes {
+        let (piece, after) = rest.split_at(size);
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    let digest = upload(replicas, "every/piece", &pieces, order);
+    let reader = replicas[reader].repository("every/piece");
+    assert!(reader.get_blob(&digest).expect(200).body == bytes, "{digest}");
+    reader.server.request("DELETE", &reader.path(&format!("blobs/{digest}")), &[], b"").expect(202);
+}
+
 #[test]
 fn every_sequence_of_replicas_takes_the_pieces_of_a_large_blob() {
     let Some(cluster) = Cluster::start("pieces on every sequence of replicas", 3) else { return };
+    let replicas = &cluster.replicas;
     let mut random = Random::seeded("replicas, pieces", 0x6f72_6465);
-    let mut bytes = random.bytes(40 * MIB);
+    let bytes = random.bytes(40 * MIB);
     // For the pieces every sequence there is; for the three requests around them every one nine times.
     let mut around = Vec::new();
-    for (number, pieces) in sequences(5).enumerate() {
-        if around.is_empty() {
-            around = sequences(3).collect();
-        }
-        let others = around.swap_remove(random.below(around.len() as u64) as usize);
-        let [start, status, finish] = others[..] else { panic!("{others:?}") };
-        let order = Order { start, pieces, status, finish };
-        // Bytes of their own, so that each becomes a blob and none is found to be there already.
-        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        let mut rest = bytes.as_slice();
-        let mut parts = Vec::new();
-        for size in SIZES[number % SIZES.len()] {
-            let (piece, after) = rest.split_at(size);
-            parts.push(piece);
-            rest = after;
-        }
-        parts.push(rest);
-        let digest = upload(&cluster.replicas, "every/piece", &parts, &order);
-        // All three would be three times the bytes; each replica reads every third blob.
-        let reader = cluster.replicas[number % 3].repository("every/piece");
-        assert!(reader.get_blob(&digest).expect(200).body == bytes, "{number}: {digest}");
-        reader.server.request("DELETE", &reader.path(&format!("blobs/{digest}")), &[], b"").expect(202);
-        if number % 27 == 26 {
-            cluster.replicas[0].gc("0s");
-        }
+    let orders: Vec<Order> = sequences(5)
+        .map(|pieces| {
+            if around.is_empty() {
+                around = sequences(3).collect();
+            }
+            let others = around.swap_remove(random.below(around.len() as u64) as usize);
+            let [start, status, finish] = others[..] else { panic!("{others:?}") };
+            Order { start, pieces, status, finish }
+        })
+        .collect();
+    // Three at once, and what they leave is collected when none of them uploads.
+    for (round, orders) in orders.chunks(27).enumerate() {
+        std::thread::scope(|scope| {
+            for (third, orders) in orders.chunks(9).enumerate() {
+                let mut bytes = bytes.clone();
+                scope.spawn(move || {
+                    for (number, order) in (round * 27 + third * 9..).zip(orders) {
+                        // Bytes of their own, so that each becomes a blob and none is found to be there already.
+                        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+                        // All three would be three times the bytes; each replica reads every third blob.
+                        upload_read_and_delete(replicas, &bytes, SIZES[number % SIZES.len()], order, number % 3);
+                    }
+                });
+            }
+        });
+        replicas[0].gc("0s");
     }
-    let (clean, report) = cluster.replicas[0].check(&["--deep"]);
+    let (clean, report) = replicas[0].check(&["--deep"]);
     assert!(clean, "{report}");
 }
