@@ -2,6 +2,7 @@
 
 mod collected;
 mod killed;
+mod many;
 
 use std::collections::BTreeMap;
 use std::fs;
