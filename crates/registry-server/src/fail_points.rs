@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::signal::{Signal, raise};
 use registry_core::ports::steps::{ALL, MIGRATION, Steps};
-use rustix::process::Signal;
 
 /// The variable that says where: `<step>`, `<step>:<n>` or `<step>:<n>:stop`, at the n-th passing.
 pub const VARIABLE: &str = "FOUNDRY_FAIL_POINT";
@@ -24,8 +24,8 @@ impl FailPoint {
     /// A text that names the steps that there are.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (point, signal) = match text.strip_suffix(":stop") {
-            Some(point) => (point, Signal::STOP),
-            None => (text, Signal::KILL),
+            Some(point) => (point, Signal::SIGSTOP),
+            None => (text, Signal::SIGKILL),
         };
         let (name, passing) = point.split_once(':').unwrap_or((point, "1"));
         let step = ALL.into_iter().chain(MIGRATION).find(|step| *step == name);
@@ -52,8 +52,9 @@ impl Steps for FailPoints {
     fn reached(&self, step: &'static str) {
         tracing::debug!(step, "reached");
         if let Some(point) = self.0.as_ref().filter(|point| point.is_due(step)) {
-            // Neither signal can be caught: no destructor, no flush, no other thread goes on.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), point.signal);
+            // Neither signal can be caught: no destructor, no flush, no other thread goes on. It is sent to this thread:
+            // sent to the process, another might take it, and this one would be a step further by then.
+            let _ = raise(point.signal);
         }
     }
 }
@@ -73,9 +74,9 @@ mod tests {
 
     #[test]
     fn it_kills_unless_it_is_to_stop() {
-        assert_eq!(FailPoint::parse("gc.doomed:2").unwrap().signal, Signal::KILL);
+        assert_eq!(FailPoint::parse("gc.doomed:2").unwrap().signal, Signal::SIGKILL);
         let stop = FailPoint::parse("gc.doomed:2:stop").unwrap();
-        assert_eq!((stop.signal, stop.left.into_inner()), (Signal::STOP, 1));
+        assert_eq!((stop.signal, stop.left.into_inner()), (Signal::SIGSTOP, 1));
     }
 
     #[test]
