@@ -332,7 +332,9 @@ mod tests {
     fn scopes_read_back_as_written() {
         for text in ["*:*:admin", "oci:team/*:pull,push", "generic:mypkg:pull", "oci:a/b/*:pull,push,delete"] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
+            assert_eq!(String::from(Scope::try_from(text.to_owned()).unwrap()), text);
         }
+        assert_eq!("oci:a:pull,pull".parse::<Scope>().unwrap().to_string(), "oci:a:pull", "said twice is said once");
         for text in [
             "",
             "*",
@@ -386,6 +388,9 @@ mod tests {
         assert!(AnonymousAccess::Push.actions().allows(Action::Pull));
         assert!(!AnonymousAccess::Push.actions().allows(Action::Delete));
         assert!(AnonymousAccess::Admin.actions().allows(Action::Delete));
+        for level in [AnonymousAccess::None, AnonymousAccess::Pull, AnonymousAccess::Push, AnonymousAccess::Admin] {
+            assert_eq!(serde_json::to_string(&level).unwrap(), format!("\"{level}\""), "shown as it is configured");
+        }
     }
 
     proptest! {

@@ -56,3 +56,26 @@ impl fmt::Display for Timestamp {
         write!(f, "{}µs", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_are_rounded_down() {
+        for (micros, seconds) in [(0, 0), (999_999, 0), (1_000_000, 1), (2_500_000, 2), (-1, -1)] {
+            assert_eq!(Timestamp::from_micros(micros).as_seconds(), seconds, "{micros}");
+        }
+    }
+
+    #[test]
+    fn what_is_later_has_not_passed() {
+        let (earlier, later) = (Timestamp::from_micros(5), Timestamp::from_micros(7));
+        assert_eq!((later.since(earlier), earlier.since(later)), (Duration::from_micros(2), Duration::ZERO));
+    }
+
+    #[test]
+    fn it_is_shown_with_its_unit() {
+        assert_eq!(Timestamp::from_micros(5).to_string(), "5µs");
+    }
+}

@@ -193,6 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn a_target_says_where_it_goes_if_anywhere() {
+        let registry = RegistryId(7);
+        let repository = UploadTarget::Repository { registry, repository: "team/app".parse().unwrap() };
+        let description = ArtifactDescription {
+            version: "1.0".parse().unwrap(),
+            content_type: "text/plain".into(),
+            filename: "file.txt".parse().unwrap(),
+        };
+        let version = UploadTarget::Version { registry, package: "tool".parse().unwrap(), description };
+        for (target, registry, name) in [
+            (repository, Some(registry), "team/app"),
+            (version, Some(registry), "tool"),
+            (UploadTarget::Unreferenced, None, ""),
+        ] {
+            assert_eq!((target.registry(), target.name()), (registry, name));
+        }
+    }
+
+    #[test]
     fn a_start_is_the_empty_blob() {
         let start = Checkpoint::start(true);
         assert_eq!(start.offset, 0);

@@ -116,6 +116,7 @@ mod tests {
             "100000000000000000000",
             "nightly",
             "stable",
+            "vanilla",
         ];
         for pair in sorted.windows(2) {
             assert!(key(pair[0]) < key(pair[1]), "{} < {}", pair[0], pair[1]);

@@ -120,3 +120,17 @@ impl Drop for Running<'_> {
         self.0.collections_running.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_that_failed_counts_with_what_it_did_and_is_no_success() {
+        let activity = Activity::default();
+        let (began, did) = (Timestamp::from_micros(5), GarbageReport { uploads_ended: 7, ..GarbageReport::default() });
+        activity.collected(&did, false, began, began + Duration::from_secs(1));
+        let failed = ActivitySnapshot { collections_failed: 1, collected: did, ..ActivitySnapshot::default() };
+        assert_eq!(activity.snapshot(), failed);
+    }
+}

@@ -194,6 +194,37 @@ mod tests {
     }
 
     #[test]
+    fn a_name_lies_before_a_stretch_inside_it_or_behind_it() {
+        let all = stretches(&registries(), &principal(&["oci:c/*:pull".to_owned(), "b:c/*:pull".to_owned()]));
+        let [below, own] = &all[..] else { panic!("{all:?}") };
+        for (name, expected) in [
+            ("c", Position::Before),
+            // It need not be a name that there can be.
+            ("c/", Position::Inside("c/")),
+            ("c/x", Position::Inside("c/x")),
+            ("c0", Position::Behind),
+            ("d", Position::Behind),
+        ] {
+            assert_eq!(own.position(name), expected, "{name}");
+        }
+        for (name, expected) in [
+            ("b", Position::Before),
+            ("b/b", Position::Before),
+            ("b/c/x", Position::Inside("c/x")),
+            ("b/c0", Position::Behind),
+            ("c", Position::Behind),
+        ] {
+            assert_eq!(below.position(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_for_where_nothing_can_be() {
+        // All names below `b/` are those of the registry `b`.
+        assert_eq!(stretches(&registries(), &principal(&["oci:b/*:pull".to_owned()])), []);
+    }
+
+    #[test]
     fn without_the_default_registry_the_others_are_listed() {
         let registries: Vec<_> = registries().into_iter().filter(|registry| registry.name.as_str() == "b").collect();
         let all = stretches(&registries, &principal(&["*:*:pull".to_owned()]));
