@@ -145,9 +145,7 @@ impl FromStr for Pattern {
         };
         match text.strip_suffix('*') {
             Some("") => Ok(Pattern::Any),
-            Some(prefix) if prefix.ends_with('/') && prefix.len() > 1 && plain(prefix) => {
-                Ok(Pattern::Below(prefix.to_owned()))
-            }
+            Some(prefix) if prefix.ends_with('/') && plain(prefix) => Ok(Pattern::Below(prefix.to_owned())),
             None if plain(text) && !text.ends_with('/') => Ok(Pattern::Exact(text.to_owned())),
             _ => Err(InvalidScope),
         }
@@ -303,13 +301,10 @@ impl Principal {
         for (start, end) in ranges {
             match merged.last_mut() {
                 Some((_, last)) if last.as_ref().is_none_or(|last| *last >= start) => {
-                    if let (Some(reached), Some(end)) = (last.as_ref(), end.as_ref()) {
-                        if end > reached {
-                            *last = Some(end.clone());
-                        }
-                    } else {
-                        *last = None;
-                    }
+                    *last = match (last.take(), end) {
+                        (Some(reached), Some(end)) => Some(reached.max(end)),
+                        _ => None,
+                    };
                 }
                 _ => merged.push((start, end)),
             }
@@ -379,6 +374,25 @@ mod tests {
         assert!(principal(&["oci:*:admin"]).may(Action::Delete, &oci, "x"));
         let push_only = principal(&["oci:a:push"]);
         assert!(push_only.may(Action::Push, &oci, "a") && !push_only.may(Action::Pull, &oci, "a"));
+    }
+
+    #[test]
+    fn ranges_that_overlap_or_touch_are_one() {
+        let oci: RegistryName = "oci".parse().unwrap();
+        for (scopes, start, end) in [
+            (["oci:a/*:pull", "oci:a/b:pull"], "a/", Some("a0")),
+            (["oci:a/b:pull", "oci:a/*:pull"], "a/", Some("a0")),
+            // What ends where the other begins.
+            (["oci:a/*:pull", "oci:a0:pull"], "a/", Some("a0\0")),
+            (["oci:a/*:pull", "oci:a/*:pull"], "a/", Some("a0")),
+            (["oci:*:pull", "oci:a:pull"], "", None),
+            (["oci:a:pull", "*:*:pull"], "", None),
+        ] {
+            let ranges = principal(&scopes).ranges(Action::Pull, &oci);
+            assert_eq!(ranges, [(start.to_owned(), end.map(str::to_owned))], "{scopes:?}");
+        }
+        let apart = principal(&["oci:b:pull", "oci:a:pull"]).ranges(Action::Pull, &oci);
+        assert_eq!(apart, [("a".to_owned(), Some("a\0".to_owned())), ("b".to_owned(), Some("b\0".to_owned()))]);
     }
 
     #[test]
