@@ -12,6 +12,7 @@ mod lists;
 mod manifests;
 mod reading;
 mod registries;
+mod staging;
 mod uploads;
 mod world;
 mod writing;
