@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_is_shown_as_it_is_written() {
+        let digest = Digest::sha256(b"abc");
+        assert_eq!(Reference::Tag("latest".parse().unwrap()).to_string(), "latest");
+        assert_eq!(Reference::Digest(digest.clone()).to_string(), digest.to_string());
+    }
+
+    #[test]
     fn packages_versions_and_files() {
         for name in ["mypkg", "My_Pkg-2.0", "0"] {
             assert!(name.parse::<PackageName>().is_ok(), "{name}");

@@ -48,6 +48,7 @@ async fn a_cut_body_leaves_nothing() {
 #[tokio::test]
 async fn a_blob_may_be_as_long_as_the_limit_and_no_longer() {
     let world = World::with(Settings { max_blob_bytes: Some(4), ..Settings::default() }).await;
+    assert_eq!(world.services.settings().max_blob_bytes, Some(4));
     let target = world.target("app").await;
     for announced in [5, 6] {
         let refused = world.services.upload_blob(target.clone(), sha256(""), Some(announced), &mut *untouched()).await;
