@@ -79,6 +79,15 @@ async fn a_data_folder_that_was_there_keeps_its_mode() {
 }
 
 #[tokio::test]
+async fn the_probe_leaves_no_file_behind() {
+    let files = Files::new();
+    files.store().probe().await.unwrap();
+    for folder in ["blobs", "uploads"] {
+        assert_eq!(fs::read_dir(files.path().join(folder)).unwrap().count(), 0, "{folder}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_used_is_said_at_once() {
     let files = Files::new();
     fs::write(files.path().join("blobs"), b"a file").unwrap();

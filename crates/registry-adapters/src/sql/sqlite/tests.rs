@@ -236,3 +236,22 @@ async fn a_lost_connection_is_replaced() {
     write(&database, "goes on", Then::Keep, &Arc::default()).await.unwrap();
     assert_eq!(names(&database).await, ["goes on"]);
 }
+
+#[tokio::test]
+async fn a_connection_that_cannot_even_roll_back_is_replaced() {
+    let folder = folder();
+    let database = open(&folder).await;
+    let outcome = database
+        .write("testing", (), |connection, ()| {
+            Box::pin(async move {
+                let Connection::Sqlite(connection) = connection else { unreachable!("it was opened by SQLite") };
+                // From here on it interrupts whatever runs on it.
+                connection.lock_handle().await?.set_progress_handler(1, || false);
+                Ok(Decision::Rollback(()))
+            })
+        })
+        .await;
+    outcome.unwrap();
+    write(&database, "goes on", Then::Keep, &Arc::default()).await.unwrap();
+    assert_eq!(names(&database).await, ["goes on"]);
+}
