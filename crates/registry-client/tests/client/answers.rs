@@ -4,6 +4,8 @@ use std::time::Duration;
 use crate::support::{Loopback, Reply, artifact, closed_url, download, tls};
 use futures_util::TryStreamExt;
 use registry_client::{Client, Error, GcOptions, NewToken, PackageQuery, RefusalKind, Token, UnreachableReason};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 fn client(url: &str) -> Client {
     let builder = Client::builder(url.parse().expect("a URL")).token(Token::new("s3cret").expect("a token"));
@@ -234,13 +236,19 @@ async fn a_private_authority_is_trusted_when_it_is_named_and_only_then() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_told_from_one_with_a_wrong_certificate() {
-    let server = Loopback::start(|_, request| download(b"x", request)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("it is bound"));
+    // What a server of plain HTTP makes of the beginning of TLS.
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await.expect("answered");
+        // Until the client leaves: closing before could take the answer from it.
+        stream.read_to_end(&mut Vec::new()).await
+    });
     let (pem, _) = tls();
-    let url = server.url().replace("http://", "https://");
     let client = Client::builder(url.parse().expect("a URL")).extra_roots(pem.as_bytes()).expect("a certificate");
-    let error = client.build().expect("a client").head("p", "1").await.expect_err("no TLS");
-    assert!(
-        matches!(error, Error::Unreachable { reason, .. } if reason != UnreachableReason::Certificate),
-        "{error:?}"
-    );
+    let error = client.retries(0).build().expect("a client").head("p", "1").await.expect_err("no TLS");
+    let expected = UnreachableReason::Tls;
+    assert!(matches!(error, Error::Unreachable { reason, .. } if reason == expected), "{error:?}");
+    server.abort();
 }
