@@ -342,7 +342,7 @@ mod tests {
         }
 
         #[test]
-        fn near_manifests_do_not_panic(text in r#"\{"schemaVersion":2(,"(config|layers|manifests|subject)":(\{"digest":"sha256:[0-9a-f]{0,64}","size":-?[0-9]{1,20}\}|\[\{"digest":"","size":0\}\]|null|7))*\}"#) {
+        fn near_manifests_do_not_panic(text in r#"\{"schemaVersion":2(,"(config|layers|manifests|subject)":(\{"digest":"sha256:[0-9a-f]{0,64}","size":-?[0-9]{1,20}\}|\[\{"digest":"","size":0\}\]|null|7)){0,3}\}"#) {
             let _ = ManifestFacts::read(text.as_bytes(), Some(OCI_MANIFEST));
             let _ = ManifestFacts::read(text.as_bytes(), Some(OCI_INDEX));
         }
