@@ -71,6 +71,25 @@ fn processes_that_start_at_once_agree_on_one_token() {
 }
 
 #[test]
+fn whoever_comes_too_late_with_a_token_takes_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // Nothing to read, and in the way of what is written: as if another process had made the file in between.
+    std::os::unix::fs::symlink("nowhere", data.join("admin-token")).unwrap();
+    let mut late = Process::start(server_command(folder.path()).args(["-port", "0"]));
+    late.address();
+    late.signal(Signal::TERM);
+    let late = late.wait();
+    assert!(!late.stdout.contains("fdy_") && !late.stderr.contains("fdy_"), "{late:?}");
+
+    let mut command = server_command(folder.path());
+    let mut server = Process::start(command.args(["-port", "0"]).env("FOUNDRY_AUTH__TOKENS", ADMIN));
+    let answer = request(server.address(), Some(ADMIN), "GET", "/api/v1/tokens", &[], b"").unwrap().expect(200);
+    assert_eq!(answer.json(), json!({ "tokens": [] }));
+}
+
+#[test]
 fn configured_tokens_make_no_other() {
     let server = Server::start();
     assert!(!server.data().join("admin-token").exists());

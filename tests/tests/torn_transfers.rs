@@ -228,7 +228,7 @@ fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
 
 #[test]
 fn a_blob_is_committed_while_an_overtaken_writer_still_sends() {
-    let server = Server::start();
+    let server = Server::builder().tell_steps().start();
     let repository = server.repository("torn/overtaken");
     let bytes = Random::new(1000).bytes(1_000_000);
     let digest = sha256(&bytes);
@@ -238,6 +238,7 @@ fn a_blob_is_committed_while_an_overtaken_writer_still_sends() {
     let lines = [format!("Authorization: Bearer {ADMIN}"), "Content-Length: 2000000".to_owned()];
     late.send_head("PATCH", &location, &lines).unwrap();
     late.send(&[7; 1_000_000]).unwrap();
+    eventually("the late one writes", || (server.has_reached(steps::UPLOAD_EPOCH_RAISED) == 2).then_some(()));
     // The late writer may hold the bytes now. Whatever the outcome, the blob is these bytes or is not there.
     let mut answer = repository.finish(&location, &digest, b"");
     let _ = late.send(&[7; 500_000]);
