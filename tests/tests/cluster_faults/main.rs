@@ -1,11 +1,11 @@
 //! Faults of replicas, of their bucket, their database, their network and their clocks: what each looks like to a client,
 //! and that nothing acknowledged is lost or altered.
 
+mod bucket;
 mod clocks;
 mod database;
 mod network;
 mod replicas;
-mod store;
 
 use std::net::SocketAddr;
 
