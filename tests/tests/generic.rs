@@ -1,6 +1,7 @@
 //! Generic artifacts by plain HTTP: what is uploaded is what is described, listed, downloaded and deleted.
 
 use registry_tests::oci::{sha256, sha512};
+use registry_tests::process::peak_memory;
 use registry_tests::{Answer, Connection, Random, Server};
 use serde_json::{Value, json};
 
@@ -127,17 +128,12 @@ fn a_body_without_a_length_is_streamed_in_and_out() {
 #[test]
 fn memory_does_not_grow_with_the_size_of_an_artifact() {
     const SIZE: usize = 160 << 20;
-    let peak_mebibytes = |server: &Server| -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
-    };
     let server = Server::start();
     let bytes = Random::new(3).bytes(SIZE);
     let artifact = upload(&server, "big", "1", &bytes);
     assert_eq!(artifact["digest"], sha256(&bytes));
     assert!(server.get(&path("big", "1")).expect(200).body == bytes);
-    let peak = peak_mebibytes(&server);
+    let peak = peak_memory(server.pid()).expect("it runs") >> 20;
     assert!(peak < 120, "{peak} MiB at most, for an artifact of {} MiB", SIZE >> 20);
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use registry_tests::clients::images::{self, architecture, other_architecture};
 use registry_tests::clients::{self, Containers, LOG_IN, assert_says};
 use registry_tests::oci::{Image, OCI_MANIFEST};
+use registry_tests::process::peak_memory;
 use registry_tests::server::ADMIN;
 use registry_tests::tools::{fail, run, succeed};
 use registry_tests::{Random, Server, ServerBuilder};
@@ -296,7 +297,7 @@ fn a_layer_of_2_gib_goes_there_and_back() {
     assert!(pull.wait().expect("crane is our child").success());
     assert!(started.elapsed() < Duration::from_secs(240), "it took {:?}", started.elapsed());
 
-    let peak = peak_memory(server.pid());
+    let peak = peak_memory(server.pid()).expect("it runs");
     assert!(peak < 150 << 20, "the server used {} MiB", peak >> 20);
 }
 
@@ -344,11 +345,4 @@ fn digest_of(source: &mut impl Read) -> String {
     }
     let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
-}
-
-/// The most memory that a process has had, in bytes.
-fn peak_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says the peak");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") << 10
 }

@@ -1,11 +1,10 @@
 //! An installation of many blobs and tags. It prints how long each run takes, and how much memory.
 
-use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use registry_tests::oci::sha256;
-use registry_tests::process::Ended;
+use registry_tests::process::{Ended, peak_memory};
 use registry_tests::server::ADMIN;
 use registry_tests::wait::pause;
 use registry_tests::{Connection, Image, Process, Random, Server};
@@ -45,13 +44,11 @@ fn image(number: usize) -> Image {
     Image::new((0..LAYERS).map(|_| random.bytes(1_000)).collect())
 }
 
-/// Waits for its end: that, how long it took, and its memory at its peak.
+/// Waits for its end: that, how long it took, and the most memory that it had, in bytes.
 fn watch(mut run: Process) -> (Ended, Duration, u64) {
     let (began, mut peak) = (Instant::now(), 0);
     while !run.has_ended() {
-        let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
+        peak = peak_memory(run.pid()).unwrap_or(peak);
         pause();
     }
     let took = began.elapsed();
@@ -97,7 +94,7 @@ fn of_many_blobs_each_is_copied_once() {
         assert_eq!(report["blobs"], images * (LAYERS + 1), "{report}");
         assert_eq!(report["tables"]["tags"]["rows"], images, "{report}");
         assert_eq!(report["blobs_copied"], if what == "first" { images * (LAYERS + 1) } else { 0 }, "{report}");
-        told += &format!("{what} run: {took:.1?}, {} MiB; ", peak / 1024);
+        told += &format!("{what} run: {took:.1?}, {} MiB; ", peak >> 20);
     }
     let rows = target.database.run("SELECT count(*) FROM tags");
     assert_eq!(rows, images.to_string());
