@@ -3,11 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use registry_tests::oci::sha256;
 use registry_tests::process::{Ended, peak_memory};
-use registry_tests::server::ADMIN;
 use registry_tests::wait::pause;
-use registry_tests::{Connection, Image, Process, Random, Server};
+use registry_tests::{Image, Process, Random};
 
 use crate::{Target, assert_clean, old_node, report, stop};
 
@@ -17,26 +15,9 @@ const BLOBS: &str = "FOUNDRY_MIGRATE_BLOBS";
 const LAYERS: usize = 4;
 const CLIENTS: usize = 8;
 
-/// Sends one request on a connection that stays open.
-#[track_caller]
-fn ask(connection: &mut Connection, method: &str, target: &str, kind: &str, body: &[u8]) {
-    let headers = [
-        format!("Authorization: Bearer {ADMIN}"),
-        format!("Content-Type: {kind}"),
-        format!("Content-Length: {}", body.len()),
-    ];
-    connection.send_head(method, target, &headers).unwrap();
-    connection.send(body).unwrap();
-    connection.answer().unwrap().expect(201);
-}
-
-fn push(server: &Server, image: &Image, repository: &str, tag: &str, connection: &mut Option<Connection>) {
-    let connection = connection.get_or_insert_with(|| Connection::open(server.address()));
-    for blob in &image.blobs {
-        let target = format!("/v2/{repository}/blobs/uploads/?digest={}", sha256(blob));
-        ask(connection, "POST", &target, "application/octet-stream", blob);
-    }
-    ask(connection, "PUT", &format!("/v2/{repository}/manifests/{tag}"), image.media_type, &image.manifest);
+/// Where an image is: a hundred to a repository.
+fn repository(number: usize) -> String {
+    format!("many/app{}", number / 100)
 }
 
 fn image(number: usize) -> Image {
@@ -65,16 +46,8 @@ fn of_many_blobs_each_is_copied_once() {
         for client in 0..CLIENTS {
             let old = &old;
             threads.spawn(move || {
-                let mut connection = None;
                 for number in (client..images).step_by(CLIENTS) {
-                    // A hundred to a repository.
-                    push(
-                        old,
-                        &image(number),
-                        &format!("many/app{}", number / 100),
-                        &format!("t{number}"),
-                        &mut connection,
-                    );
+                    old.repository(&repository(number)).push(&format!("t{number}"), &image(number));
                 }
             });
         }
@@ -103,8 +76,7 @@ fn of_many_blobs_each_is_copied_once() {
     drop(stopped);
     let new = target.builder().config("gc: {interval: 0s}").start();
     for number in [0, images / 2, images - 1] {
-        let name = format!("many/app{}", number / 100);
-        new.repository(&name).assert_holds(&format!("t{number}"), &image(number));
+        new.repository(&repository(number)).assert_holds(&format!("t{number}"), &image(number));
     }
     assert_clean(&new);
 }
