@@ -207,13 +207,13 @@ async fn both_databases_stay_fast_when_they_are_full() {
     let filling = tokio::task::spawn_blocking(move || postgres.inspect(fill_postgres));
     fill_sqlite(&path).await;
     let postgres = filling.await.unwrap();
-    sqlite(&path).await;
+    measure_sqlite(&path).await;
     if let Some(database) = &postgres {
         measure_postgres(database).await;
     }
 }
 
-async fn sqlite(path: &Path) {
+async fn measure_sqlite(path: &Path) {
     let store = SqlMetadata::open_sqlite(path, SqliteOptions::default()).await.unwrap();
     measure(&store).await;
     store.close().await;
