@@ -36,6 +36,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long it may take to answer, and how long the last bytes of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How much of a body is read at once, in bytes, over HTTP/1: each connection keeps a buffer of that length while a
+/// body comes, and every piece that is not written yet holds on to another. Three times as much (hyper's default) is no
+/// faster, and 16 uploads at once then take 15 MB more.
+const READ_BYTES: usize = 128 * 1024;
+
 /// How much of what nobody wants is read at once, in bytes.
 const SCRAP_BYTES: usize = 64 * 1024;
 
@@ -146,6 +151,7 @@ impl Connection<'_> {
             .header_read_timeout(None)
             .max_headers(limits.max_headers)
             .max_header_size(limits.max_header_bytes)
+            .max_buf_size(READ_BYTES.max(limits.max_header_bytes))
             .serve_connection(TokioIo::new(io), service);
         let mut clock = Clock::new(&activity, limits);
         let mut shutdown = pin!(stop.shutdown.cancelled());

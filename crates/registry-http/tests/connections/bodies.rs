@@ -20,6 +20,23 @@ async fn chunked_bodies_arrive_whole() {
     assert_eq!(client.get("/hello").await.text(), "hello");
 }
 
+/// However fast they come: what is read at once is kept by each connection until it is written.
+#[tokio::test]
+async fn bodies_come_in_pieces_that_cost_little_memory() {
+    const LENGTH: usize = 64 * 1024 * 1024;
+    let server = TestServer::start().await;
+    let mut client = Client::connect(server.address).await;
+    client.send(format!("PUT /pieces HTTP/1.1\r\n{HOST}content-length: {LENGTH}\r\n\r\n")).await;
+    let some = vec![7; LENGTH / 64];
+    client.send(&some).await;
+    server.application.gate.add_permits(1);
+    for _ in 1..64 {
+        client.send(&some).await;
+    }
+    let longest: usize = client.answer().await.text().parse().unwrap();
+    assert!((16 * 1024..=256 * 1024).contains(&longest), "{longest}");
+}
+
 #[tokio::test]
 async fn broken_framing_is_malformed() {
     let server = TestServer::start().await;

@@ -152,6 +152,15 @@ impl Application for TestApplication {
                 self.consume.add_permits(1);
                 response::text(StatusCode::OK, format!("{outcome:?}"))
             }
+            // Reads the body once it fills the socket's buffers; the length of its longest piece.
+            "/pieces" => {
+                self.gate.acquire().await.unwrap().forget();
+                let mut longest = 0;
+                while let Some(piece) = request.body().next().await {
+                    longest = longest.max(piece.map_or(0, |piece| piece.len()));
+                }
+                response::text(StatusCode::OK, longest.to_string())
+            }
             // Answers without a look at the body.
             "/refuse" => response::text(StatusCode::UNAUTHORIZED, "no"),
             // Reads a little of the body first.
