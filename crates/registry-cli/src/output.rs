@@ -50,6 +50,11 @@ pub fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// How many of something there are, for people: `1 blob`, `2 blobs`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +67,11 @@ mod tests {
     #[test]
     fn sizes_have_binary_units() {
         assert_eq!((size(0), size(1536)), ("0 B".to_owned(), "1.50 KiB".to_owned()));
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let counted = [0, 1, 2].map(|number| count(number, "blob"));
+        assert_eq!(counted, ["0 blobs", "1 blob", "2 blobs"]);
     }
 }

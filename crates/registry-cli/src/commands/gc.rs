@@ -26,13 +26,13 @@ impl Gc {
         let options = GcOptions { dry_run: self.dry_run, grace: self.grace };
         let report = context.client()?.collect_garbage(&options).await?;
         let sentence = format!(
-            "{} {} blobs ({}) and {} objects; reviewed {} references and ended {} uploads",
+            "{} {} ({}) and {}; reviewed {} and ended {}",
             if report.dry_run { "Would delete" } else { "Deleted" },
-            report.blobs_deleted,
+            output::count(report.blobs_deleted, "blob"),
             output::size(report.bytes_freed),
-            report.objects_deleted,
-            report.references_reviewed,
-            report.uploads_ended,
+            output::count(report.objects_deleted, "object"),
+            output::count(report.references_reviewed, "reference"),
+            output::count(report.uploads_ended, "upload"),
         );
         output::result(context, &report, &sentence)
     }
