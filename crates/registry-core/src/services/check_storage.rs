@@ -1,11 +1,15 @@
 //! Comparing the ledger and the store, both ways, while serving.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 
 use super::Services;
+use super::in_order::InOrder;
 use crate::digest::{Digest, DigestOf};
-use crate::error::StoreError;
-use crate::ports::blob_store::ObjectKey;
+use crate::error::{StoreError, StoreErrorKind};
+use crate::ports::blob_store::{BlobStore, ObjectKey};
+use crate::ports::metadata::Metadata;
 use crate::ports::metadata::ledger::{ForgetBlob, LedgerEntry, ObjectState};
 
 const PAGE: usize = 500;
@@ -20,6 +24,8 @@ pub struct CheckOptions {
     pub repair: bool,
     /// Begin at the beginning, wherever an interrupted check stands.
     pub restart: bool,
+    /// How many objects are looked at at once, at least one. Of each, a piece is in memory.
+    pub at_once: usize,
 }
 
 /// Something that is not as it should be.
@@ -52,6 +58,15 @@ pub enum CheckFinding {
         /// The digest that the bytes have.
         actual: Digest,
     },
+    /// A live blob's object cannot be read, though the store answers. It is not repaired: it may be there still.
+    Unreadable {
+        /// The blob.
+        digest: Digest,
+        /// Where it should be.
+        key: ObjectKey,
+        /// What the store says, for people.
+        why: String,
+    },
     /// An object has no row in the ledger.
     Orphaned {
         /// Where it is.
@@ -74,19 +89,28 @@ pub struct CheckReport {
     pub repaired: u64,
 }
 
+/// An object without a row, as far as one look can tell.
+type MaybeOrphan = (ObjectKey, u64);
+
 impl Services {
     /// Compares ledger and store. It runs while others read, write and collect: what it finds it looks at twice.
     /// Where it stands is recorded, so that after an interruption the next check goes on from there; `found` is told
-    /// of each finding at once.
+    /// of each finding as soon as those before it are known, in the order of keys.
+    ///
+    /// Several objects are looked at at once. What a look finds is taken up one after the other, in the order of keys, and
+    /// a page is recorded as done after all of it was: so an interruption passes nothing by, whatever was under way.
     ///
     /// # Errors
-    /// [`StoreError`] when a store failed.
+    /// [`StoreError`] when the metadata failed, or the store cannot be reached; what was found before was told. A failure
+    /// that is one object's is a finding.
     pub async fn check_storage(
         &self,
         options: CheckOptions,
         mut found: impl FnMut(&CheckFinding) + Send,
     ) -> Result<CheckReport, StoreError> {
-        let metadata = &self.ports.metadata;
+        let (metadata, blobs) = (&self.ports.metadata, &self.ports.blobs);
+        // Where nothing can be read, the store is at fault, not each object.
+        blobs.list_objects(None, 1).await?;
         let mut report = CheckReport::default();
         let cursor = if options.restart { None } else { metadata.job_cursor(JOB).await? };
         let (ledger_from, store_from) = match cursor.as_deref().and_then(|cursor| cursor.split_once(':')) {
@@ -98,105 +122,159 @@ impl Services {
         if let Some(mut after) = ledger_from {
             loop {
                 let page = metadata.ledger_page(after.as_ref(), PAGE).await?;
-                for entry in &page {
-                    self.check_entry(entry, options, &mut report, &mut found).await?;
+                let Some(last) = page.last().map(|entry| entry.key.clone()) else { break };
+                let live = page.into_iter().filter_map(LiveObject::of).collect();
+                let mut looks = InOrder::new(live, options.at_once, |object: LiveObject| {
+                    look(Arc::clone(blobs), object, options.deep)
+                });
+                while let Some((object, seen)) = looks.next().await {
+                    report.objects += 1;
+                    report.bytes += object.size;
+                    if let Some(finding) = seen? {
+                        self.confirm_damage(object, finding, options, &mut report, &mut found).await?;
+                    }
                 }
-                let Some(last) = page.last() else { break };
-                metadata.set_job_cursor(JOB, Some(&format!("ledger:{}", last.key))).await?;
-                after = Some(last.key.clone());
+                metadata.set_job_cursor(JOB, Some(&format!("ledger:{last}"))).await?;
+                after = Some(last);
             }
         }
         let mut after = store_from;
         loop {
-            let page = self.ports.blobs.list_objects(after.as_ref(), PAGE).await?;
-            for (key, size) in &page {
-                self.check_object(key, *size, options, &mut report, &mut found).await?;
+            let page = blobs.list_objects(after.as_ref(), PAGE).await?;
+            let Some(last) = page.last().map(|(key, _)| key.clone()) else { break };
+            let mut looks = InOrder::new(page, options.at_once, |object: MaybeOrphan| {
+                look_for_row(Arc::clone(metadata), Arc::clone(blobs), object)
+            });
+            while let Some(seen) = looks.next().await {
+                if let Some(object) = seen? {
+                    self.confirm_orphan(object, options, &mut report, &mut found).await?;
+                }
             }
-            let Some((last, _)) = page.last() else { break };
             metadata.set_job_cursor(JOB, Some(&format!("store:{last}"))).await?;
-            after = Some(last.clone());
+            after = Some(last);
         }
         metadata.set_job_cursor(JOB, None).await?;
         Ok(report)
     }
 
-    async fn check_entry(
+    async fn confirm_damage(
         &self,
-        entry: &LedgerEntry,
+        object: LiveObject,
+        finding: CheckFinding,
         options: CheckOptions,
         report: &mut CheckReport,
         found: &mut (impl FnMut(&CheckFinding) + Send),
     ) -> Result<(), StoreError> {
-        let (ObjectState::Live, Some((digest, size))) = (entry.state, &entry.blob) else { return Ok(()) };
-        report.objects += 1;
-        report.bytes += size;
-        let key = &entry.key;
-        let finding = match self.ports.blobs.size_of(key).await? {
-            None => CheckFinding::Missing { digest: digest.clone(), key: key.clone() },
-            Some(actual) if actual != *size => {
-                CheckFinding::WrongSize { digest: digest.clone(), key: key.clone(), expected: *size, actual }
-            }
-            Some(_) if options.deep => match self.hash_object(key, digest, *size).await? {
-                Some(actual) if actual != *digest => {
-                    CheckFinding::WrongContent { digest: digest.clone(), key: key.clone(), actual }
-                }
-                _ => return Ok(()),
-            },
-            Some(_) => return Ok(()),
-        };
+        let LiveObject { key, digest, size } = object;
         // Collected while we looked?
-        if self.ports.metadata.ledger_entry(key).await?.as_ref() != Some(entry) {
+        let entry = self.ports.metadata.ledger_entry(&key).await?.and_then(LiveObject::of);
+        if entry.is_none_or(|now| (&now.digest, now.size) != (&digest, size)) {
             return Ok(());
         }
         found(&finding);
+        let may_repair = options.repair && !matches!(finding, CheckFinding::Unreadable { .. });
         report.findings.push(finding);
-        if options.repair && self.ports.metadata.forget_blob(digest, self.now()).await? == ForgetBlob::Forgotten {
-            self.delete_doomed(key).await?;
+        if may_repair && self.ports.metadata.forget_blob(&digest, self.now()).await? == ForgetBlob::Forgotten {
+            self.delete_doomed(&key).await?;
             report.repaired += 1;
         }
         Ok(())
     }
 
-    async fn hash_object(&self, key: &ObjectKey, digest: &Digest, size: u64) -> Result<Option<Digest>, StoreError> {
-        let Some(reader) = self.ports.blobs.open(key).await? else { return Ok(None) };
-        let mut running = DigestOf::new(digest.algorithm());
-        let mut bytes = reader.stream(0..size);
-        while let Some(piece) = bytes.next().await {
-            running.update(&piece?);
-        }
-        Ok(Some(running.finish()))
-    }
-
-    async fn check_object(
+    async fn confirm_orphan(
         &self,
-        key: &ObjectKey,
-        size: u64,
+        (key, size): MaybeOrphan,
         options: CheckOptions,
         report: &mut CheckReport,
         found: &mut (impl FnMut(&CheckFinding) + Send),
     ) -> Result<(), StoreError> {
-        // While its upload has a row, that stands for all that the upload made. It goes after the last of it that the
-        // ledger does not have, so it has to be asked for before the ledger is.
-        if let Some(id) = self.ports.blobs.upload_of(key)
-            && self.ports.metadata.find_upload(id).await?.is_some()
-        {
-            return Ok(());
-        }
         // A row is there before an object can be, and until it is gone: an object that is there after we saw no row
         // has none.
-        if self.ports.metadata.ledger_entry(key).await?.is_some() || self.ports.blobs.size_of(key).await?.is_none() {
-            return Ok(());
-        }
-        if self.ports.metadata.ledger_entry(key).await?.is_some() {
+        if self.ports.blobs.size_of(&key).await?.is_none() || self.ports.metadata.ledger_entry(&key).await?.is_some() {
             return Ok(());
         }
         let finding = CheckFinding::Orphaned { key: key.clone(), size };
         found(&finding);
         report.findings.push(finding);
-        if options.repair && self.ports.metadata.doom_orphan(key, self.now()).await? {
-            self.delete_doomed(key).await?;
+        if options.repair && self.ports.metadata.doom_orphan(&key, self.now()).await? {
+            self.delete_doomed(&key).await?;
             report.repaired += 1;
         }
         Ok(())
     }
+}
+
+/// An object that a live row names.
+struct LiveObject {
+    key: ObjectKey,
+    digest: Digest,
+    size: u64,
+}
+
+impl LiveObject {
+    fn of(entry: LedgerEntry) -> Option<Self> {
+        let (ObjectState::Live, Some((digest, size))) = (entry.state, entry.blob) else { return None };
+        Some(Self { key: entry.key, digest, size })
+    }
+}
+
+/// Looks at an object, and says what seems to be wrong with it. Fails when the store cannot be reached.
+async fn look(
+    blobs: Arc<dyn BlobStore>,
+    object: LiveObject,
+    deep: bool,
+) -> (LiveObject, Result<Option<CheckFinding>, StoreError>) {
+    let seen = match compare(&*blobs, &object, deep).await {
+        Err(error) if error.kind != StoreErrorKind::Unavailable => {
+            let (digest, key) = (object.digest.clone(), object.key.clone());
+            Ok(Some(CheckFinding::Unreadable { digest, key, why: error.chain() }))
+        }
+        seen => seen,
+    };
+    (object, seen)
+}
+
+async fn compare(blobs: &dyn BlobStore, object: &LiveObject, deep: bool) -> Result<Option<CheckFinding>, StoreError> {
+    let (digest, key) = (object.digest.clone(), object.key.clone());
+    // Whoever reads it learns its size on the way, with one request.
+    let reader = if deep { blobs.open(&key).await? } else { None };
+    let size = match &reader {
+        Some(reader) => Some(reader.size()),
+        None if deep => None,
+        None => blobs.size_of(&key).await?,
+    };
+    Ok(match (size, reader) {
+        (None, _) => Some(CheckFinding::Missing { digest, key }),
+        (Some(actual), _) if actual != object.size => {
+            Some(CheckFinding::WrongSize { digest, key, expected: object.size, actual })
+        }
+        (Some(_), None) => None,
+        (Some(size), Some(reader)) => {
+            let mut running = DigestOf::new(digest.algorithm());
+            let mut bytes = reader.stream(0..size);
+            while let Some(piece) = bytes.next().await {
+                running.update(&piece?);
+                // Pieces that are in memory come one after the other, and others want this thread too.
+                tokio::task::yield_now().await;
+            }
+            let actual = running.finish();
+            (actual != digest).then_some(CheckFinding::WrongContent { digest, key, actual })
+        }
+    })
+}
+
+/// Gives back an object that seems to have no row.
+async fn look_for_row(
+    metadata: Arc<dyn Metadata>,
+    blobs: Arc<dyn BlobStore>,
+    object: MaybeOrphan,
+) -> Result<Option<MaybeOrphan>, StoreError> {
+    // While its upload has a row, that stands for all that the upload made. It goes after the last of it that the
+    // ledger does not have, so it has to be asked for before the ledger is.
+    if let Some(id) = blobs.upload_of(&object.0)
+        && metadata.find_upload(id).await?.is_some()
+    {
+        return Ok(None);
+    }
+    Ok(metadata.ledger_entry(&object.0).await?.is_none().then_some(object))
 }

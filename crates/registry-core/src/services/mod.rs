@@ -24,6 +24,7 @@ mod delete_blob;
 mod delete_manifest;
 mod discard_staged;
 mod finish_upload;
+mod in_order;
 mod list_catalog;
 mod list_packages;
 mod list_referrers;

@@ -10,9 +10,9 @@ use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CollectGa
 
 use crate::world::{World, at_once, sha256};
 
-const PLAIN: CheckOptions = CheckOptions { deep: false, repair: false, restart: false };
+const PLAIN: CheckOptions = CheckOptions { deep: false, repair: false, restart: false, at_once: 2 };
 const DEEP: CheckOptions = CheckOptions { deep: true, ..PLAIN };
-const REPAIR: CheckOptions = CheckOptions { deep: true, repair: true, restart: false };
+const REPAIR: CheckOptions = CheckOptions { deep: true, repair: true, ..PLAIN };
 
 impl World {
     async fn check(&self, options: CheckOptions) -> CheckReport {
@@ -106,26 +106,28 @@ async fn damaged_bytes_of_a_version_are_reported_and_not_repaired() {
 
 #[tokio::test]
 async fn what_is_collected_or_removed_while_it_looks_is_no_finding() {
-    let world = World::new().await;
-    for content in ["one", "two"] {
-        world.push("app", content).await;
-        world.blobs.damage(&world.key(content), None);
-    }
-    for orphan in ["zz/1", "zz/2"] {
-        world.blobs.damage(&ObjectKey(orphan.into()), Some(Bytes::from_static(b"orphan")));
-    }
-    let (blobs, metadata, now) = (world.blobs.clone(), world.metadata.clone(), world.clock.now());
-    let report = world.services.check_storage(PLAIN, |finding| match finding {
-        CheckFinding::Missing { digest, .. } => {
-            let other = if *digest == sha256("one") { "two" } else { "one" };
-            at_once(metadata.forget_blob(&sha256(other), now)).unwrap();
+    for options in [PLAIN, DEEP, CheckOptions { at_once: 1, ..PLAIN }] {
+        let world = World::new().await;
+        for content in ["one", "two"] {
+            world.push("app", content).await;
+            world.blobs.damage(&world.key(content), None);
         }
-        _ => {
-            blobs.damage(&ObjectKey("zz/2".into()), None);
+        for orphan in ["zz/1", "zz/2"] {
+            world.blobs.damage(&ObjectKey(orphan.into()), Some(Bytes::from_static(b"orphan")));
         }
-    });
-    let findings = report.await.unwrap().findings;
-    assert_eq!(findings.len(), 2, "{findings:?}");
+        let (blobs, metadata, now) = (world.blobs.clone(), world.metadata.clone(), world.clock.now());
+        let report = world.services.check_storage(options, |finding| match finding {
+            CheckFinding::Missing { digest, .. } => {
+                let other = if *digest == sha256("one") { "two" } else { "one" };
+                at_once(metadata.forget_blob(&sha256(other), now)).unwrap();
+            }
+            _ => {
+                blobs.damage(&ObjectKey("zz/2".into()), None);
+            }
+        });
+        let findings = report.await.unwrap().findings;
+        assert_eq!(findings.len(), 2, "{findings:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod activity;
 mod artifacts;
 mod check;
+mod check_at_once;
 mod copying;
 mod credentials;
 mod finishing;

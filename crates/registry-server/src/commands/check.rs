@@ -1,6 +1,7 @@
 //! Comparing the metadata with what is stored, from the command line.
 
 use std::io::Write as _;
+use std::num::NonZero;
 
 use registry_core::services::{CheckFinding, CheckOptions, CheckReport};
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::{CommandError, open_existing};
 use crate::arguments::CheckArguments;
 use crate::config::Configuration;
+use crate::config::backend::{self, BlobBackend};
 
 /// Checks, and prints each finding when it is found. Returns whether all is well now: nothing was found, or all of it
 /// was repaired.
@@ -17,7 +19,7 @@ use crate::config::Configuration;
 pub async fn run(configuration: &Configuration, arguments: CheckArguments) -> Result<bool, CommandError> {
     let composition = open_existing(configuration).await?;
     let CheckArguments { deep, repair, restart, json } = arguments;
-    let options = CheckOptions { deep, repair, restart };
+    let options = CheckOptions { deep, repair, restart, at_once: at_once(backend::blobs(configuration)) };
     let mut broken_output = None;
     let checked = composition
         .services
@@ -37,6 +39,15 @@ pub async fn run(configuration: &Configuration, arguments: CheckArguments) -> Re
     Ok(u64::try_from(report.findings.len()) == Ok(report.repaired))
 }
 
+/// How many objects are looked at at once. A bucket takes its time for each, and that of several passes together; of a
+/// folder, each takes a core to be hashed.
+pub(super) fn at_once(blobs: BlobBackend) -> usize {
+    match blobs {
+        BlobBackend::S3 => 16,
+        BlobBackend::Files => std::thread::available_parallelism().map_or(1, NonZero::get),
+    }
+}
+
 fn as_json(finding: &CheckFinding) -> Value {
     match finding {
         CheckFinding::Missing { digest, key } => {
@@ -49,6 +60,9 @@ fn as_json(finding: &CheckFinding) -> Value {
         CheckFinding::WrongContent { digest, key, actual } => json!({
             "finding": "wrong_content", "digest": digest.to_string(), "key": key.as_str(),
             "actual": actual.to_string(),
+        }),
+        CheckFinding::Unreadable { digest, key, why } => json!({
+            "finding": "unreadable", "digest": digest.to_string(), "key": key.as_str(), "why": why,
         }),
         CheckFinding::Orphaned { key, size } => json!({ "finding": "orphaned", "key": key.as_str(), "size": size }),
     }
@@ -63,6 +77,7 @@ fn as_text(finding: &CheckFinding) -> String {
         CheckFinding::WrongContent { digest, key, actual } => {
             format!("wrong content: {digest} has the digest {actual} at {key}")
         }
+        CheckFinding::Unreadable { digest, key, why } => format!("unreadable: {digest} at {key}: {why}"),
         CheckFinding::Orphaned { key, size } => format!("orphaned: nothing knows the {size} bytes at {key}"),
     }
 }
@@ -103,6 +118,11 @@ mod tests {
                 CheckFinding::WrongContent { digest: digest.clone(), key: key.clone(), actual },
                 "wrong_content",
                 "has the digest sha256:3e23",
+            ),
+            (
+                CheckFinding::Unreadable { digest, key: key.clone(), why: "it burnt".into() },
+                "unreadable",
+                "at ca/x: it burnt",
             ),
             (CheckFinding::Orphaned { key, size: 7 }, "orphaned", "7 bytes at ca/x"),
         ] {

@@ -334,7 +334,8 @@ impl Migration<'_> {
 
     /// Reads everything back. Whether all of it is as it should be.
     async fn verify(&self, report: &mut Report) -> Result<bool, CommandError> {
-        let options = CheckOptions { deep: true, repair: false, restart: true };
+        let at_once = super::check::at_once(BlobBackend::S3);
+        let options = CheckOptions { deep: true, repair: false, restart: true, at_once };
         let checked = self.target.services.check_storage(options, |_| {}).await?;
         let manifests = self.target.metadata.damaged_manifests().await?;
         report::damaged_target(&checked.findings, self.arguments.json)?;

@@ -15,21 +15,20 @@ use crate::time::Timestamp;
 impl State {
     fn entries<'a>(&'a self, after: Option<&ObjectKey>) -> impl Iterator<Item = LedgerEntry> + 'a {
         let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
-        self.objects.range((after, Bound::Unbounded)).map(|(key, state)| {
-            let blob = self.blobs.iter().find(|(_, blob)| blob.key == *key);
-            LedgerEntry {
-                key: key.clone(),
-                state: *state,
-                blob: blob.map(|(digest, blob)| (digest.clone(), blob.size)),
-            }
-        })
+        self.objects.range((after, Bound::Unbounded)).map(|(key, state)| self.entry(key, *state))
+    }
+
+    fn entry(&self, key: &ObjectKey, state: ObjectState) -> LedgerEntry {
+        let blob = self.blobs.iter().find(|(_, blob)| blob.key == *key);
+        LedgerEntry { key: key.clone(), state, blob: blob.map(|(digest, blob)| (digest.clone(), blob.size)) }
     }
 }
 
 #[async_trait]
 impl ObjectLedger for MemoryMetadata {
     async fn ledger_entry(&self, key: &ObjectKey) -> Result<Option<LedgerEntry>, StoreError> {
-        Ok(self.state().entries(None).find(|entry| entry.key == *key))
+        let state = self.state();
+        Ok(state.objects.get(key).map(|object| state.entry(key, *object)))
     }
 
     async fn ledger_page(&self, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
