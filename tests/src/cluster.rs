@@ -1,6 +1,7 @@
 //! Replicas of the server over one bucket and one database, for tests in which any request goes to any of them.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use registry_test_postgres::Database;
 
@@ -28,6 +29,12 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// A database of its own at the shared server, and the shared bucket; `None` after saying that `test` is skipped.
+    pub fn shared(test: &str) -> Option<Self> {
+        let s3 = S3::shared(test)?;
+        Some(Self::new(s3, registry_test_postgres::server(test)?.database()))
+    }
+
     /// Both reached as they are.
     pub fn new(s3: &S3, database: Database) -> Self {
         Self { s3: s3.clone(), endpoint: s3.endpoint.clone(), database_url: database.url(), database }
@@ -38,6 +45,7 @@ struct Template {
     stores: Stores,
     prefix: String,
     environment: Vec<(String, String)>,
+    program: Option<PathBuf>,
 }
 
 impl Template {
@@ -47,7 +55,10 @@ impl Template {
         for (name, value) in &self.environment {
             builder = builder.environment(name, value);
         }
-        builder
+        match &self.program {
+            Some(program) => builder.program(program),
+            None => builder,
+        }
     }
 }
 
@@ -59,15 +70,19 @@ impl Cluster {
 
     /// The same, with more variables in their environment.
     pub fn start_with(test: &str, count: usize, environment: &[(&str, &str)]) -> Option<Self> {
-        let s3 = S3::shared(test)?;
-        let database = registry_test_postgres::server(test)?.database();
-        Some(Self::start_on(Stores::new(s3, database), count, environment))
+        Some(Self::start_on(Stores::shared(test)?, count, environment))
     }
 
     /// Starts `count` replicas at once over these stores, with more variables in their environment.
     pub fn start_on(stores: Stores, count: usize, environment: &[(&str, &str)]) -> Self {
+        Self::start_program(None, stores, count, environment)
+    }
+
+    /// The same of another build of the server than the one under test.
+    pub fn start_program(program: Option<&Path>, stores: Stores, count: usize, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let template = Template { stores, prefix: S3::prefix(), environment };
+        let program = program.map(Path::to_owned);
+        let template = Template { stores, prefix: S3::prefix(), environment, program };
         // All at once: each finds an empty database, and one makes the schema.
         let replicas: Vec<Server> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| template.builder().start())).collect();

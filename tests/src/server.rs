@@ -35,6 +35,7 @@ pub struct ServerBuilder {
     data: PathBuf,
     config: String,
     environment: Vec<(String, String)>,
+    program: Option<PathBuf>,
     wrapper: Vec<String>,
     /// The URL of its metadata, if that is in Postgres.
     database_url: Option<String>,
@@ -98,6 +99,7 @@ impl ServerBuilder {
             data,
             config: String::new(),
             environment: Vec::new(),
+            program: None,
             wrapper: Vec::new(),
             database_url: None,
             database: None,
@@ -189,6 +191,13 @@ impl ServerBuilder {
         self.environment("FOUNDRY_LOG__LEVEL", "info,registry_server::fail_points=debug")
     }
 
+    /// Another build of the server than the one under test.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// A command that runs the server, e.g. `strace -f -o file`.
     #[must_use]
     pub fn wrapper(mut self, command: &[&str]) -> Self {
@@ -236,13 +245,14 @@ impl ServerBuilder {
         let database = self.database_url.as_ref().map(|url| format!("database:\n  url: {url}\n"));
         let text = text + &database.unwrap_or_default();
         fs::write(&config, text).expect("the configuration can be written");
+        let program = self.program.clone().unwrap_or_else(server_binary);
         let mut command = match self.wrapper.split_first() {
-            Some((program, arguments)) => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(server_binary());
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(program);
                 command
             }
-            None => Command::new(server_binary()),
+            None => Command::new(program),
         };
         command.arg("-config").arg(&config).current_dir(self.folder.path());
         command.env_remove("FOUNDRY_FAIL_POINT");
@@ -445,6 +455,7 @@ impl Server {
             data: self.builder.data.clone(),
             config: self.builder.config.clone(),
             environment,
+            program: self.builder.program.clone(),
             wrapper: Vec::new(),
             database_url: self.builder.database_url.clone(),
             database: self.builder.database.clone(),

@@ -20,7 +20,8 @@ use super::{read, root};
 /// Set by tests/run: what deploy/static-root made.
 const IMAGE_ROOT: &str = "FOUNDRY_IMAGE_ROOT";
 
-fn image_root(test: &str) -> Option<PathBuf> {
+/// The folder of the image's file system; `None` after saying that `test` is skipped.
+pub(super) fn image_root(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os(IMAGE_ROOT).map(PathBuf::from);
     if folder.is_none() {
         skip(test, &format!("{IMAGE_ROOT} does not name what deploy/static-root made"));

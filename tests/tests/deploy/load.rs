@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,12 +12,13 @@ use std::time::Duration;
 use registry_tests::clients::images::{self, architecture};
 use registry_tests::clients::{self, Containers, Docker};
 use registry_tests::oci::{OCI_MANIFEST, sha256, with_digest};
-use registry_tests::server::{ADMIN, request};
+use registry_tests::server::{ADMIN, request, server_binary};
 use registry_tests::tools::run;
-use registry_tests::{Answer, Cluster, Image, Random, Server, eventually};
+use registry_tests::{Answer, Cluster, Image, Random, Server, ServerBuilder, Stores, eventually};
 use tempfile::TempDir;
 
 use super::balancer::{Balancer, Kind};
+use super::image::image_root;
 
 const AT_ONCE: usize = 8;
 /// More images than any run needs.
@@ -240,12 +241,13 @@ impl Load {
 /// Three replicas, HAProxy before them with the configuration of deploy/, and the clients; `None` after saying that
 /// `test` is skipped.
 fn start(test: &str) -> Option<(Cluster, Balancer, Load)> {
-    start_behind(Kind::Haproxy, test)
+    start_behind(Kind::Haproxy, None, test)
 }
 
-/// The same with a balancer of this kind.
-fn start_behind(kind: Kind, test: &str) -> Option<(Cluster, Balancer, Load)> {
-    let cluster = Cluster::start_with(test, 3, &[("FOUNDRY_SERVER__SHUTDOWN_DELAY", "5s")])?;
+/// The same with a balancer of this kind, and maybe another build of the server.
+fn start_behind(kind: Kind, program: Option<&Path>, test: &str) -> Option<(Cluster, Balancer, Load)> {
+    let environment = [("FOUNDRY_SERVER__SHUTDOWN_DELAY", "5s")];
+    let cluster = Cluster::start_program(program, Stores::shared(test)?, 3, &environment);
     let addresses: [SocketAddr; 3] = cluster.addresses().try_into().expect("three were asked for");
     let balancer = Balancer::start(kind, test, &addresses)?;
     let seed = Random::seeded(test, 0x6c6f_6164).next();
@@ -275,7 +277,7 @@ fn every_client_pushes_and_pulls_through_the_balancer() {
 
 #[test]
 fn every_client_pushes_and_pulls_through_nginx_too() {
-    let Some((cluster, _balancer, mut load)) = start_behind(Kind::Nginx, "clients through nginx") else { return };
+    let Some((cluster, _balancer, mut load)) = start_behind(Kind::Nginx, None, "clients through nginx") else { return };
     load.percent = 25;
     assert_all_succeed(&cluster, &load);
 }
@@ -289,21 +291,23 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Stops one replica after the other and starts it again with more in its environment, while the clients are at work:
-/// what failed.
-fn roll(cluster: &mut Cluster, load: &Load, environments: &[(&str, &str)]) -> Vec<String> {
+/// What is otherwise with a replica that starts again.
+type Change<'a> = &'a dyn Fn(ServerBuilder) -> ServerBuilder;
+
+/// Stops one replica after the other and starts it again so changed, while the clients are at work: what failed.
+fn roll(cluster: &mut Cluster, load: &Load, changes: &[Change<'_>]) -> Vec<String> {
     let (begun, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let clients = scope.spawn(|| load.run(&begun, &enough));
         let ending = Ending(&enough);
-        for (name, value) in environments {
+        for change in changes {
             let before = begun.load(Ordering::SeqCst);
             let mut old = cluster.replicas.remove(0);
             let address = old.address();
             old.signal(rustix::process::Signal::TERM);
             assert!(old.wait_for_end(Duration::from_secs(60)), "it stops when it has answered what it had begun");
             let port = address.port().to_string();
-            let new = old.again().environment("FOUNDRY_SERVER__PORT", &port).environment(name, value).start();
+            let new = change(old.again().environment("FOUNDRY_SERVER__PORT", &port)).start();
             assert_eq!(new.address(), address);
             eventually("it is ready again", || (new.get("/readyz").status == 200).then_some(()));
             // By then the balancer has found out, too.
@@ -323,21 +327,46 @@ fn roll(cluster: &mut Cluster, load: &Load, environments: &[(&str, &str)]) -> Ve
 fn nobody_notices_that_the_replicas_are_restarted() {
     let Some((mut cluster, _balancer, mut load)) = start("restarts under load") else { return };
     load.attempts = 4;
-    let failures = roll(&mut cluster, &load, &[("FOUNDRY_FAULT", ""); 3]);
+    let same: Change<'_> = &|replica| replica;
+    let failures = roll(&mut cluster, &load, &[same; 3]);
     assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
     let (clean, report) = cluster.replicas[0].check(&["--deep"]);
     assert!(clean, "{report}");
 }
 
-/// To a program that has more migrations: old and new ones serve side by side, and an old one that starts again does.
+/// Whether a build of the server has the migrations of the next release.
+fn has_the_next_schema(program: &Path) -> bool {
+    let mut search = Command::new("grep");
+    search.args(["--quiet", "--fixed-strings", "ADD COLUMN next_release"]).arg(program);
+    let code = run(&mut search).status.code();
+    assert!(matches!(code, Some(0 | 1)), "{search:?}: {code:?}");
+    code == Some(0)
+}
+
+/// What the replicas run, by their processes.
+fn programs(cluster: &Cluster) -> Vec<PathBuf> {
+    let program = |replica: &Server| std::fs::read_link(format!("/proc/{}/exe", replica.pid())).unwrap();
+    cluster.replicas.iter().map(program).collect()
+}
+
+/// From the build that the image holds, as it is released, to the one under test, which has more migrations: old and new
+/// ones serve side by side, and an old one that starts again after all of them does.
 #[test]
 fn nobody_notices_that_the_replicas_are_upgraded() {
-    let Some((mut cluster, _balancer, mut load)) = start("an upgrade under load") else { return };
+    let test = "an upgrade under load";
+    let Some(root) = image_root(test) else { return };
+    let released = root.join("root/usr/local/bin/registry-server").canonicalize().expect("the image has a server");
+    let next = server_binary().canonicalize().expect("it is built");
+    assert_eq!((has_the_next_schema(&released), has_the_next_schema(&next)), (false, true));
+    let Some((mut cluster, _balancer, mut load)) = start_behind(Kind::Haproxy, Some(&released), test) else { return };
     load.attempts = 4;
     let schema = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'next_release'";
     assert_eq!(cluster.database().run(schema), "0");
-    let [old, new] = [("FOUNDRY_FAULT", ""), ("FOUNDRY_FAULT", "next-release")];
+    assert_eq!(programs(&cluster), [&*released; 3]);
+    let old: Change<'_> = &|replica| replica;
+    let new: Change<'_> = &|replica| replica.program(&next).environment("FOUNDRY_FAULT", "next-release");
     let failures = roll(&mut cluster, &load, &[new, new, old, new]);
+    assert_eq!(programs(&cluster), [&*next, &released, &next]);
     assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
     assert_eq!(cluster.database().run(schema), "2");
     assert_eq!(cluster.database().run("SELECT DISTINCT next_release FROM tags"), "7");
