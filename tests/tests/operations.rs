@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use registry_tests::process::{free_port, server_command};
 use registry_tests::server::{ADMIN, request};
 use registry_tests::wait::pause;
@@ -182,6 +184,41 @@ fn metrics_can_be_switched_off() {
     let server = Server::builder().config("metrics: {enabled: false}").start();
     server.get("/metrics").expect(404);
     server.get("/healthz").expect(200);
+}
+
+#[test]
+fn metrics_can_be_for_the_holders_of_tokens() {
+    let builder = Server::builder().config("metrics: {access: token}").anonymous("admin");
+    let server = builder.environment("FOUNDRY_AUTH__FAILED_ATTEMPTS_PER_MINUTE", "2").start();
+    let get = |authorization: Option<&str>| {
+        let header = authorization.map(|value| format!("Authorization: {value}"));
+        let headers: Vec<_> = header.iter().map(String::as_str).collect();
+        request(server.address(), None, "GET", "/metrics", &headers, b"").unwrap()
+    };
+    // One that permits as good as nothing.
+    let body = json!({ "name": "prometheus", "scopes": ["oci:nothing:pull"] }).to_string();
+    let made = server.request("POST", "/api/v1/tokens", &[], body.as_bytes()).expect(201).json();
+    let scraper = made["token"].as_str().unwrap();
+    let basic = format!("Basic {}", STANDARD.encode(format!("prometheus:{scraper}")));
+    for good in [format!("Bearer {scraper}"), basic, format!("Bearer {ADMIN}")] {
+        let page = get(Some(&good)).expect(200).text();
+        assert!(page.contains("foundry_http_requests_total"), "{page}");
+    }
+    // Strangers may do everything else here; and a token that is given to strangers proves nothing.
+    let target = "/auth/token?scope=registry:catalog:*";
+    let given = request(server.address(), None, "GET", target, &[], b"").unwrap().expect(200).json();
+    let given = format!("Bearer {}", given["token"].as_str().unwrap());
+    for bad in [None, Some(given.as_str()), Some("Bearer guessed")] {
+        let refused = get(bad).expect(401);
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{bad:?}");
+        assert!(!refused.text().contains("foundry_"), "{}", refused.text());
+    }
+    // Who guesses is throttled, and who has shown a good one goes on.
+    assert!(get(Some("Bearer guessed again")).expect(429).header("retry-after").is_some());
+    get(Some(&format!("Bearer {scraper}"))).expect(200);
+    for page in ["/healthz", "/readyz"] {
+        request(server.address(), None, "GET", page, &[], b"").unwrap().expect(200);
+    }
 }
 
 #[test]

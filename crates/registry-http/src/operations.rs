@@ -6,23 +6,58 @@ use async_trait::async_trait;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::api_v1::error::ApiError;
 use crate::application::Application;
+use crate::auth::Authenticator;
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::request::Request;
 use crate::response::{self, Response, ResponseExt};
+
+/// Who may read `/metrics`. It holds numbers, and no name of anything that is stored.
+pub enum MetricsAccess {
+    /// Nobody: there is no such page.
+    Off,
+    /// Everybody who reaches it.
+    Open,
+    /// The holder of any valid access token, whatever that permits: a scraper's need permit nothing.
+    Token(Arc<Authenticator>),
+}
 
 /// Answers the operators' pages, and hands everything else to another application.
 pub struct Operations {
     inner: Arc<dyn Application>,
     readiness: Arc<dyn Readiness>,
     metrics: Arc<Metrics>,
+    access: MetricsAccess,
 }
 
 impl Operations {
     /// The pages in front of `inner`. `metrics` are those of the [`Server`](crate::serve::Server).
-    pub fn new(inner: Arc<dyn Application>, readiness: Arc<dyn Readiness>, metrics: Arc<Metrics>) -> Self {
-        Self { inner, readiness, metrics }
+    pub fn new(
+        inner: Arc<dyn Application>,
+        readiness: Arc<dyn Readiness>,
+        metrics: Arc<Metrics>,
+        access: MetricsAccess,
+    ) -> Self {
+        Self { inner, readiness, metrics, access }
+    }
+
+    async fn metrics(&self, request: &Request) -> Response {
+        if let MetricsAccess::Token(authenticator) = &self.access {
+            // A registry token is no proof: strangers are given one too.
+            let refusal = match authenticator.principal(request, false).await {
+                Ok(authenticated) if authenticated.principal.anonymous => {
+                    Some(ApiError::unauthorized("authentication required"))
+                }
+                Ok(_) => None,
+                Err(failure) => Some(ApiError::authentication(&failure, request.id())),
+            };
+            if let Some(refusal) = refusal {
+                return refusal.into_response(request.id());
+            }
+        }
+        self.metrics.page()
     }
 }
 
@@ -32,7 +67,7 @@ impl Application for Operations {
         let page = match request.path() {
             "/healthz" => "/healthz",
             "/readyz" => "/readyz",
-            "/metrics" => "/metrics",
+            "/metrics" if !matches!(self.access, MetricsAccess::Off) => "/metrics",
             _ => return self.inner.handle(request).await,
         };
         request.set_route(page);
@@ -42,7 +77,7 @@ impl Application for Operations {
         match page {
             "/healthz" => health::liveness(),
             "/readyz" => health::readiness(&self.readiness).await,
-            _ => self.metrics.page(),
+            _ => self.metrics(&request).await,
         }
     }
 }

@@ -188,7 +188,17 @@ section! {
 }
 section! {
     /// `metrics`
-    Metrics { enabled: bool }
+    Metrics { enabled: bool, access: MetricsAccess }
+}
+
+/// `metrics.access`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsAccess {
+    /// Everybody who reaches the server.
+    Open,
+    /// The holder of any valid token.
+    Token,
 }
 section! {
     /// `grpc`

@@ -242,3 +242,20 @@ fn the_server_reads_what_the_chart_sets() {
     let arguments = arguments.map(|argument| if argument.starts_with('/') { file.to_str().unwrap() } else { argument });
     succeed(server_command(Path::new("/")).args(arguments).arg("config"));
 }
+
+#[test]
+fn prometheus_shows_its_token_where_it_is_given_one() {
+    let Some(helm) = Helm::new("metrics for a token") else { return };
+    let objects = helm.render("everything");
+    let endpoint = &only(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+    let credentials = yaml("{credentials: {name: foundry-prometheus, key: token}}");
+    assert_eq!(endpoint["authorization"], credentials, "{endpoint:?}");
+    let without = ["--set", "metrics.serviceMonitor.tokenSecret="];
+    let objects = documents(&succeed(helm.template("everything").args(without)));
+    assert!(only(&objects, "ServiceMonitor")["spec"]["endpoints"][0].get("authorization").is_none());
+    for (set, access) in [("everything", "token"), ("replicas", "open")] {
+        let objects = helm.render(set);
+        let file = only(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap();
+        assert_eq!(yaml(file)["metrics"]["access"], access, "{set}");
+    }
+}

@@ -117,7 +117,7 @@ impl ApiError {
         }
     }
 
-    pub(super) fn into_response(self, request: &RequestId) -> Response {
+    pub(crate) fn into_response(self, request: &RequestId) -> Response {
         let document = json!({ "error": self.message, "code": self.code, "request_id": request.to_string() });
         let response = json_response(self.status, &document);
         match self.header {

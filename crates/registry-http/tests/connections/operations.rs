@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use registry_core::testing::entropy::SeededEntropy;
 use registry_http::health::{Check, Readiness};
 use registry_http::metrics::Metrics;
-use registry_http::operations::Operations;
+use registry_http::operations::{MetricsAccess, Operations};
 
 use crate::client::Client;
 use crate::server::{TestApplication, TestServer};
@@ -27,7 +27,8 @@ async fn start(database: Arc<Database>) -> TestServer {
         let inner = Arc::<TestApplication>::default();
         server.metrics = Arc::new(Metrics::new());
         server.entropy = Arc::new(SeededEntropy::new(1));
-        server.application = Arc::new(Operations::new(inner, database, server.metrics.clone()));
+        let metrics = server.metrics.clone();
+        server.application = Arc::new(Operations::new(inner, database, metrics, MetricsAccess::Open));
     })
     .await
 }

@@ -6,22 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use registry_core::permission::AnonymousAccess;
 use registry_core::services::PrepareRefusal;
 use registry_http::activity_metrics;
 use registry_http::application::Application;
 use registry_http::metrics::Metrics;
-use registry_http::operations::Operations;
+use registry_http::operations::{MetricsAccess, Operations};
 use registry_http::router::Router;
 use registry_http::serve::{Server, serve};
-use registry_http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::compose::{self, Composition};
-use crate::config::{Configuration, Loaded};
+use crate::config::{self, Configuration, Loaded};
 use crate::first_start::{self, AdminToken, FirstStartError, Reachable};
 use crate::jobs::Jobs;
 use crate::readiness::Stores;
@@ -117,7 +115,7 @@ pub async fn run(loaded: &Loaded) -> Result<(), ServeError> {
     );
     let metrics = Arc::new(Metrics::new());
     activity_metrics::register(&metrics, Arc::clone(services));
-    let application = application(router, &composition, &leaving, Arc::clone(&metrics), configuration.metrics.enabled);
+    let application = application(router, &composition, &leaving, Arc::clone(&metrics), &configuration.metrics);
     let mut server = Server::new(application, Arc::clone(&composition.entropy));
     server.limits = compose::limits(configuration);
     server.origin = origin;
@@ -214,28 +212,17 @@ fn application(
     composition: &Composition,
     leaving: &CancellationToken,
     metrics: Arc<Metrics>,
-    metrics_enabled: bool,
+    setting: &config::Metrics,
 ) -> Arc<dyn Application> {
     let stores = Arc::new(Stores::new(Arc::clone(&composition.services), leaving.clone()));
-    let operations = Operations::new(Arc::<Router>::clone(&router), stores, metrics);
-    if metrics_enabled { Arc::new(operations) } else { Arc::new(WithoutMetrics { operations, router }) }
-}
-
-/// Answers as if there were no `/metrics`.
-struct WithoutMetrics {
-    operations: Operations,
-    router: Arc<Router>,
-}
-
-#[async_trait]
-impl Application for WithoutMetrics {
-    async fn handle(&self, request: Request) -> Response {
-        if request.path() == "/metrics" {
-            self.router.handle(request).await
-        } else {
-            self.operations.handle(request).await
+    let access = match setting {
+        config::Metrics { enabled: false, .. } => MetricsAccess::Off,
+        config::Metrics { access: config::MetricsAccess::Open, .. } => MetricsAccess::Open,
+        config::Metrics { access: config::MetricsAccess::Token, .. } => {
+            MetricsAccess::Token(Arc::clone(router.authenticator()))
         }
-    }
+    };
+    Arc::new(Operations::new(router, stores, metrics, access))
 }
 
 /// The signals that mean something to a server.

@@ -198,6 +198,12 @@ pub static KEYS: &[Key] = &[
     key("log.format", Text, "json", "`json`: one object a line; `text`: for people."),
     key("log.access", Boolean, "true", "Whether each request is logged."),
     key("metrics.enabled", Boolean, "true", "Whether `/metrics` is served."),
+    key(
+        "metrics.access",
+        Text,
+        "open",
+        "Who may read `/metrics`: `open`: everybody who reaches it; `token`: the holder of any valid token.",
+    ),
     key("grpc.host", Text, "127.0.0.1", "The address of the gRPC service.").env(&["GRPC_HOST"]).reserved(),
     key("grpc.port", Integer, "9090", "The port of the gRPC service.").env(&["GRPC_PORT"]).reserved(),
     key("npm.fallback", Boolean, "true", "Whether `npm` also answers from the public registry.")
