@@ -291,3 +291,42 @@ impl ReadAhead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sendfile::Tally;
+
+    struct Nobody;
+
+    impl Tally for Nobody {
+        fn count_out(&self, _bytes: u64) {}
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_read_before_it_is_sent_and_once() {
+        // What was never written of a file is on no disk, and nothing of it is in memory before somebody reads it.
+        let file = tempfile::tempfile().unwrap();
+        let length = 2 * SENDFILE_BYTES as u64;
+        file.set_len(length).unwrap();
+        let files = Arc::new(Files::default());
+        let bytes = files.stand_in(&Arc::new(file), 0..length, Arc::new(Nobody)).unwrap();
+        let piece = files.piece(&bytes).unwrap();
+        let mut ahead = ReadAhead::default();
+        // The only thread that may block is busy, so no read ends before it is looked for.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || held.recv());
+            let first = std::future::poll_fn(|cx| Poll::Ready(ahead.poll_warm(cx, &piece).is_pending())).await;
+            assert!(first, "it was not in memory, and nobody reads it");
+            assert!(ahead.reading.is_some());
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            std::future::poll_fn(|cx| ahead.poll_warm(cx, &piece)).await.unwrap();
+            assert_eq!(ahead.warm, piece.head(SENDFILE_BYTES).addresses());
+            let again = std::future::poll_fn(|cx| Poll::Ready(ahead.poll_warm(cx, &piece).is_ready())).await;
+            assert!(again && ahead.reading.is_none(), "it was read a moment ago");
+        });
+    }
+}
