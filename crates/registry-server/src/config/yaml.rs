@@ -22,19 +22,15 @@ impl Format for Yaml {
 /// A section whose keys are all commented out reads as null; it says nothing, so it is as if it were not there. A null
 /// anywhere below a section's name that holds keys is seen by the caller, which knows what is a section.
 fn remove_empty_sections(document: &mut serde_norway::Value) {
-    match document {
-        serde_norway::Value::Null => *document = serde_norway::Value::Mapping(serde_norway::Mapping::new()),
-        serde_norway::Value::Mapping(map) => {
-            let sections = |key: &serde_norway::Value| {
-                key.as_str().is_some_and(|key| {
-                    let path = [key.to_owned()];
-                    super::keys::KEYS.iter().any(|known| known.lies_in(&path))
-                })
-            };
-            map.retain(|key, value| !(value.is_null() && sections(key)));
-        }
-        _ => {}
-    }
+    // An empty document is null, which is read as a section without keys.
+    let Some(map) = document.as_mapping_mut() else { return };
+    let sections = |key: &serde_norway::Value| {
+        key.as_str().is_some_and(|key| {
+            let path = [key.to_owned()];
+            super::keys::KEYS.iter().any(|known| known.lies_in(&path))
+        })
+    };
+    map.retain(|key, value| !(value.is_null() && sections(key)));
 }
 
 #[cfg(test)]
