@@ -83,9 +83,9 @@ fn connections_that_are_cut_are_not_noticed() {
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = '{database}' AND application_name = 'foundry'"
     );
-    let (stop, done) = (AtomicBool::new(false), AtomicU32::new(0));
+    let (stop, done) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 2]);
     std::thread::scope(|scope| {
-        let pushes: Vec<_> = (0..2)
+        let pushes: Vec<_> = (0..done.len())
             .map(|worker| {
                 let (registry, stop, done) = (&registry, &stop, &done);
                 scope.spawn(move || {
@@ -95,7 +95,7 @@ fn connections_that_are_cut_are_not_noticed() {
                         let target = format!("/api/v1/artifacts/model-{worker}/{version}");
                         registry.request("POST", &target, &[], target.as_bytes()).expect(201);
                         assert_eq!(registry.get(&target).expect(200).body, target.as_bytes());
-                        done.fetch_add(1, Ordering::Relaxed);
+                        done[worker].fetch_add(1, Ordering::Relaxed);
                     }
                     version
                 })
@@ -104,9 +104,10 @@ fn connections_that_are_cut_are_not_noticed() {
         let mut ended = 0;
         for _ in 0..20 {
             ended += server.run("postgres", &cut).parse::<u32>().unwrap();
-            // Until they have gone on; what is cut time and again must fail in the end.
-            let before = done.load(Ordering::Relaxed);
-            eventually("pushes go on", || (done.load(Ordering::Relaxed) >= before + 4).then_some(()));
+            // Until each has gone on; what is cut time and again must fail in the end.
+            let before = done.each_ref().map(|done| done.load(Ordering::Relaxed));
+            let went_on = || done.iter().zip(before).all(|(done, before)| done.load(Ordering::Relaxed) >= before + 2);
+            eventually("pushes go on", || went_on().then_some(()));
         }
         stop.store(true, Ordering::Relaxed);
         assert!(ended > 10, "only {ended} connections were cut");

@@ -197,9 +197,10 @@ async fn connections_that_are_cut_are_not_noticed() {
          WHERE datname = '{}' AND application_name = 'foundry'",
         database.name
     );
-    let (stop, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let workers = (0..6).map(|worker| {
-        let (store, stop, done) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&done));
+    let stop = Arc::new(AtomicUsize::new(0));
+    let done: [Arc<AtomicUsize>; 6] = Default::default();
+    let workers = (0..6).zip(done.clone()).map(|(worker, done)| {
+        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
         tokio::spawn(async move {
             let mut round = 0_u64;
             while stop.load(Ordering::Relaxed) == 0 || round < 20 {
@@ -220,10 +221,15 @@ async fn connections_that_are_cut_are_not_noticed() {
         let mut ended = 0;
         for _ in 0..6 {
             ended += tokio::task::block_in_place(|| database.run(&cut)).parse::<u32>().unwrap();
-            // Until they have gone on; what is cut time and again must fail in the end.
-            let before = done.load(Ordering::Relaxed);
-            while done.load(Ordering::Relaxed) < before + 12 {
-                tokio::task::yield_now().await;
+            // Until each has gone on; what is cut time and again must fail in the end.
+            for done in &done {
+                let before = done.load(Ordering::Relaxed);
+                let gone_on = async {
+                    while done.load(Ordering::Relaxed) < before + 2 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(60), gone_on).await.expect("each goes on");
             }
         }
         stop.store(1, Ordering::Relaxed);

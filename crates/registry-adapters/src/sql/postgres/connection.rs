@@ -58,12 +58,15 @@ impl PostgresConnection {
     }
 }
 
+/// A parameter of a session and its value.
+type Setting = (&'static str, String);
+
 /// Makes connections.
 pub(super) struct Connector {
     options: PgConnectOptions,
     acquire_timeout: Duration,
     statement_timeout: Duration,
-    settings: Vec<(&'static str, String)>,
+    settings: Vec<Setting>,
 }
 
 /// What every session is told, besides its time-outs. The statements are written for one plan each, which is right whatever
@@ -101,36 +104,24 @@ impl Connector {
         }
     }
 
-    /// A connection for intentions and reads. A server that is starting, or that refuses connections, is waited for.
+    /// A connection for intentions and reads. A server that is starting, or that refuses connections, is waited for; a
+    /// connection that ends before it is of use is made again.
     pub(super) async fn connect(&self) -> sqlx::Result<PostgresConnection> {
-        let mut inner = self.reach(&self.options).await?;
-        // One message for all. What is acknowledged is durable, whatever the server's default is: `off` becomes `on`, and
-        // what waits for standbys stays.
-        let mut text = "SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN
-                 set_config('synchronous_commit', 'on', false) END"
-            .to_owned();
-        for number in 0..self.settings.len() {
-            text.push_str(&format!(", set_config(${}, ${}, false)", 2 * number + 1, 2 * number + 2));
-        }
-        let mut set = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false);
-        for (name, value) in &self.settings {
-            set = set.bind(*name).bind(value.as_str());
-        }
-        within(self.acquire_timeout, set.execute(&mut inner)).await?;
+        let inner = self.reach(&self.options, &self.settings).await?;
         Ok(PostgresConnection { inner, patience: self.statement_timeout + GRACE })
     }
 
     /// A connection for migrations: it waits for ever for locks and statements.
     pub(super) async fn connect_without_limits(&self) -> sqlx::Result<PgConnection> {
-        self.reach(&self.options.clone().application_name("foundry migrations")).await
+        self.reach(&self.options.clone().application_name("foundry migrations"), &[]).await
     }
 
-    async fn reach(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    async fn reach(&self, options: &PgConnectOptions, settings: &[Setting]) -> sqlx::Result<PgConnection> {
         let deadline = tokio::time::Instant::now() + self.acquire_timeout;
         let mut pause = Duration::from_millis(10);
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match within(left, PgConnection::connect_with(options)).await {
+            match within(left, connect(options, settings)).await {
                 Err(error) if may_come(&error) && left > pause => {}
                 outcome => return outcome,
             }
@@ -138,6 +129,28 @@ impl Connector {
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
+}
+
+/// Connects once, and tells the session its settings, if there are any, in one message.
+async fn connect(options: &PgConnectOptions, settings: &[Setting]) -> sqlx::Result<PgConnection> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    if settings.is_empty() {
+        return Ok(connection);
+    }
+    // What is acknowledged is durable, whatever the server's default is: `off` becomes `on`, and what waits for standbys
+    // stays.
+    let mut text = "SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN
+             set_config('synchronous_commit', 'on', false) END"
+        .to_owned();
+    for number in 0..settings.len() {
+        text.push_str(&format!(", set_config(${}, ${}, false)", 2 * number + 1, 2 * number + 2));
+    }
+    let mut set = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false);
+    for (name, value) in settings {
+        set = set.bind(*name).bind(value.as_str());
+    }
+    set.execute(&mut connection).await?;
+    Ok(connection)
 }
 
 impl fmt::Debug for Connector {

@@ -219,13 +219,25 @@ async fn a_dropped_intention_runs_to_its_end() {
 /// When a proxy cuts the connection, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
+    /// It was just made; what the session is told first does not reach the server.
+    BeforeSettings,
     /// The commit does not reach the server.
     BeforeCommit,
     /// Its answer does not reach the client.
     BeforeAnswer,
 }
 
-/// Stands between a client and the server, and cuts the first connection that commits after it was armed.
+impl Cut {
+    /// What the client says when its time has come.
+    fn cue(self) -> &'static [u8] {
+        match self {
+            Cut::BeforeSettings => b"set_config",
+            Cut::BeforeCommit | Cut::BeforeAnswer => b"COMMIT\0",
+        }
+    }
+}
+
+/// Stands between a client and the server, and cuts the first connection whose time comes after it was armed.
 async fn proxy(to: String, cut: Cut, armed: Arc<AtomicUsize>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -245,9 +257,9 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Cut, armed: &A
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(length @ 1..) = read else { return };
-                let commits = up[..length].windows(7).any(|bytes| bytes == b"COMMIT\0");
-                if commits && armed.swap(0, Ordering::SeqCst) == 1 {
-                    if cut == Cut::BeforeCommit {
+                let is_time = up[..length].windows(cut.cue().len()).any(|bytes| bytes == cut.cue());
+                if is_time && armed.swap(0, Ordering::SeqCst) == 1 {
+                    if cut != Cut::BeforeAnswer {
                         return;
                     }
                     answer_is_lost = true;
@@ -266,6 +278,25 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Cut, armed: &A
     }
 }
 
+/// The URL of a database whose connections a proxy may cut.
+async fn through_a_proxy(place: &TestDatabase, port: u16, cut: Cut, armed: &Arc<AtomicUsize>) -> String {
+    let through = proxy(format!("127.0.0.1:{port}"), cut, Arc::clone(armed)).await;
+    place.server().tcp_url(&place.name, "disable").replace(&format!(":{port}/"), &format!(":{through}/"))
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_while_it_is_made_is_made_again() {
+    let Some(place) = fresh() else { return };
+    let Some((port, _)) = place.server().tcp_parts() else { return };
+    let _direct = open(&place).await;
+    let armed = Arc::new(AtomicUsize::new(1));
+    let database = open_at(&through_a_proxy(&place, port, Cut::BeforeSettings, &armed).await).await;
+    assert_eq!(armed.load(Ordering::SeqCst), 0, "it was cut");
+    let (outcome, runs) = with_trouble(&database, 0, "").await;
+    outcome.unwrap();
+    assert_eq!((runs, counts(&place).as_str()), (1, "1 0"));
+}
+
 #[tokio::test]
 async fn what_became_of_a_commit_without_an_answer_is_found_out() {
     let Some(place) = fresh() else { return };
@@ -273,9 +304,7 @@ async fn what_became_of_a_commit_without_an_answer_is_found_out() {
     let direct = open(&place).await;
     for (cut, runs, after) in [(Cut::BeforeCommit, 2, "1 0"), (Cut::BeforeAnswer, 1, "2 0")] {
         let armed = Arc::new(AtomicUsize::new(0));
-        let through = proxy(format!("127.0.0.1:{port}"), cut, Arc::clone(&armed)).await;
-        let url = place.server().tcp_url(&place.name, "disable").replace(&format!(":{port}/"), &format!(":{through}/"));
-        let database = open_at(&url).await;
+        let database = open_at(&through_a_proxy(&place, port, cut, &armed).await).await;
         armed.store(1, Ordering::SeqCst);
         let (outcome, ran) = with_trouble(&database, 0, "").await;
         outcome.unwrap();
