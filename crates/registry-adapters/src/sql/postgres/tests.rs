@@ -216,23 +216,23 @@ async fn a_dropped_intention_runs_to_its_end() {
     assert_eq!(counts(&place), "1 0");
 }
 
-/// When a proxy cuts the connection, once.
+/// Before what a proxy cuts the connection, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// It was just made; what the session is told first does not reach the server.
-    BeforeSettings,
+    Settings,
     /// The commit does not reach the server.
-    BeforeCommit,
+    Commit,
     /// Its answer does not reach the client.
-    BeforeAnswer,
+    Answer,
 }
 
 impl Cut {
     /// What the client says when its time has come.
     fn cue(self) -> &'static [u8] {
         match self {
-            Cut::BeforeSettings => b"set_config",
-            Cut::BeforeCommit | Cut::BeforeAnswer => b"COMMIT\0",
+            Cut::Settings => b"set_config",
+            Cut::Commit | Cut::Answer => b"COMMIT\0",
         }
     }
 }
@@ -259,7 +259,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Cut, armed: &A
                 let Ok(length @ 1..) = read else { return };
                 let is_time = up[..length].windows(cut.cue().len()).any(|bytes| bytes == cut.cue());
                 if is_time && armed.swap(0, Ordering::SeqCst) == 1 {
-                    if cut != Cut::BeforeAnswer {
+                    if cut != Cut::Answer {
                         return;
                     }
                     answer_is_lost = true;
@@ -290,7 +290,7 @@ async fn a_connection_that_is_cut_while_it_is_made_is_made_again() {
     let Some((port, _)) = place.server().tcp_parts() else { return };
     let _direct = open(&place).await;
     let armed = Arc::new(AtomicUsize::new(1));
-    let database = open_at(&through_a_proxy(&place, port, Cut::BeforeSettings, &armed).await).await;
+    let database = open_at(&through_a_proxy(&place, port, Cut::Settings, &armed).await).await;
     assert_eq!(armed.load(Ordering::SeqCst), 0, "it was cut");
     let (outcome, runs) = with_trouble(&database, 0, "").await;
     outcome.unwrap();
@@ -302,7 +302,7 @@ async fn what_became_of_a_commit_without_an_answer_is_found_out() {
     let Some(place) = fresh() else { return };
     let Some((port, _)) = place.server().tcp_parts() else { return };
     let direct = open(&place).await;
-    for (cut, runs, after) in [(Cut::BeforeCommit, 2, "1 0"), (Cut::BeforeAnswer, 1, "2 0")] {
+    for (cut, runs, after) in [(Cut::Commit, 2, "1 0"), (Cut::Answer, 1, "2 0")] {
         let armed = Arc::new(AtomicUsize::new(0));
         let database = open_at(&through_a_proxy(&place, port, cut, &armed).await).await;
         armed.store(1, Ordering::SeqCst);
