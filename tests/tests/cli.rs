@@ -167,7 +167,7 @@ fn the_whole_life_of_an_artifact_as_it_is_typed() {
     assert!(kept.starts_with("Deleted 0 blobs (0 B)"), "another package has the same bytes: {kept}");
     home.silently(&format!("delete other 1 {to}"));
     let would = home.silently(&format!("gc --dry-run {to}"));
-    assert!(would.starts_with("Would delete 1 blob (2.86 MiB)"), "{would}");
+    assert_eq!(would, "Would delete 1 blob (2.86 MiB)\n");
     let freed = home.silently(&format!("gc {to}"));
     assert!(freed.starts_with("Deleted 1 blob (2.86 MiB) and 1 object;"), "{freed}");
     let ended = home.run(&format!("list {to}"));

@@ -25,15 +25,18 @@ impl Gc {
     pub async fn run(&self, context: &Context) -> Result<(), Failure> {
         let options = GcOptions { dry_run: self.dry_run, grace: self.grace };
         let report = context.client()?.collect_garbage(&options).await?;
-        let sentence = format!(
-            "{} {} ({}) and {}; reviewed {} and ended {}",
-            if report.dry_run { "Would delete" } else { "Deleted" },
-            output::count(report.blobs_deleted, "blob"),
-            output::size(report.bytes_freed),
-            output::count(report.objects_deleted, "object"),
-            output::count(report.references_reviewed, "reference"),
-            output::count(report.uploads_ended, "upload"),
-        );
+        let blobs = format!("{} ({})", output::count(report.blobs_deleted, "blob"), output::size(report.bytes_freed));
+        // The rest shows when it is done.
+        let sentence = if report.dry_run {
+            format!("Would delete {blobs}")
+        } else {
+            format!(
+                "Deleted {blobs} and {}; reviewed {} and ended {}",
+                output::count(report.objects_deleted, "object"),
+                output::count(report.references_reviewed, "reference"),
+                output::count(report.uploads_ended, "upload"),
+            )
+        };
         output::result(context, &report, &sentence)
     }
 }
