@@ -43,21 +43,23 @@ impl Operations {
         Self { inner, readiness, metrics, access }
     }
 
-    async fn metrics(&self, request: &Request) -> Response {
-        if let MetricsAccess::Token(authenticator) = &self.access {
-            // A registry token is no proof: strangers are given one too.
-            let refusal = match authenticator.principal(request, false).await {
-                Ok(authenticated) if authenticated.principal.anonymous => {
-                    Some(ApiError::unauthorized("authentication required"))
-                }
-                Ok(_) => None,
-                Err(failure) => Some(ApiError::authentication(&failure, request.id())),
-            };
-            if let Some(refusal) = refusal {
-                return refusal.into_response(request.id());
-            }
+    /// Whether the metrics are for who asks.
+    async fn admit(&self, request: &Request) -> Result<(), ApiError> {
+        let MetricsAccess::Token(authenticator) = &self.access else { return Ok(()) };
+        // A registry token is no proof: strangers are given one too.
+        let authenticated = authenticator.principal(request, false).await;
+        let authenticated = authenticated.map_err(|failure| ApiError::authentication(&failure, request.id()))?;
+        if authenticated.principal.anonymous {
+            return Err(ApiError::unauthorized("authentication required"));
         }
-        self.metrics.page()
+        Ok(())
+    }
+
+    async fn metrics(&self, request: &Request) -> Response {
+        match self.admit(request).await {
+            Ok(()) => self.metrics.page(),
+            Err(refusal) => refusal.into_response(request.id()),
+        }
     }
 }
 

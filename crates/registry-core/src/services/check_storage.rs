@@ -236,12 +236,12 @@ async fn look(
 
 async fn compare(blobs: &dyn BlobStore, object: &LiveObject, deep: bool) -> Result<Option<CheckFinding>, StoreError> {
     let (digest, key) = (object.digest.clone(), object.key.clone());
-    // Whoever reads it learns its size on the way, with one request.
-    let reader = if deep { blobs.open(&key).await? } else { None };
-    let size = match &reader {
-        Some(reader) => Some(reader.size()),
-        None if deep => None,
-        None => blobs.size_of(&key).await?,
+    let (size, reader) = if deep {
+        // Whoever reads it learns its size on the way, with one request.
+        let reader = blobs.open(&key).await?;
+        (reader.as_ref().map(|reader| reader.size()), reader)
+    } else {
+        (blobs.size_of(&key).await?, None)
     };
     Ok(match (size, reader) {
         (None, _) => Some(CheckFinding::Missing { digest, key }),
