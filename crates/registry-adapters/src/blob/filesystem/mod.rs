@@ -13,6 +13,7 @@ mod listing;
 mod lock;
 mod publish;
 mod reader;
+mod slots;
 mod staging;
 mod system;
 
@@ -38,6 +39,7 @@ use layout::{Layout, RelativeKey};
 use lock::Retry;
 use publish::DurableShards;
 use reader::{Pieces, Reading};
+use slots::SharedSlots;
 
 /// What can be chosen for a [`FilesystemBlobStore`].
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ impl Default for FilesystemOptions {
 pub struct FilesystemBlobStore {
     inner: Arc<Inner>,
     reading: Arc<Reading>,
+    slots: SharedSlots,
     options: FilesystemOptions,
 }
 
@@ -78,7 +81,8 @@ impl FilesystemBlobStore {
         let open = || {
             let layout = Layout::create(&data)?;
             let reading = Arc::new(Reading::new(File::open(layout.blobs())?));
-            Ok(Self { inner: Arc::new(Inner { layout, shards: DurableShards::default() }), reading, options })
+            let inner = Arc::new(Inner { layout, shards: DurableShards::default() });
+            Ok(Self { inner, reading, slots: SharedSlots::default(), options })
         };
         open().map_err(failure(format!("open the blob store in {}", data.display())))
     }
@@ -107,7 +111,8 @@ impl BlobStore for FilesystemBlobStore {
         _staging: &StagingState,
     ) -> Result<Box<dyn StagingWriter>, AppendError> {
         let path = self.inner.layout.staged(id);
-        Ok(Box::new(staging::append(path, offset, self.options.lock_wait, self.options.min_free_bytes).await?))
+        let FilesystemOptions { lock_wait, min_free_bytes } = self.options;
+        Ok(Box::new(staging::append(path, offset, lock_wait, min_free_bytes, &self.slots).await?))
     }
 
     async fn read_staged(

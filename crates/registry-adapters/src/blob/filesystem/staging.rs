@@ -17,17 +17,16 @@ use bytes::Bytes;
 use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::ports::blob_store::{AppendError, StagingWriter};
 use registry_core::upload::StagingState;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::errors::{blocking, failure};
 use super::layout::sync_folder;
 use super::lock::{Locked, Retry, try_lock};
+use super::slots::{SharedSlots, Slot, Slots};
 use super::system;
 
 const STAGED_MODE: u32 = 0o600;
-/// How many full batches of one writer wait for the disk or are being written.
-const BATCHES_IN_FLIGHT: usize = 4;
 /// How many bytes are written before the kernel is asked to begin writing them to disk, so that the fdatasync of a
 /// checkpoint finds little left to do: 10-45 ms at the end of 1 GiB that came at 250 MB/s, and 300-390 ms without.
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
@@ -63,12 +62,13 @@ fn open(path: &Path, create: bool) -> io::Result<Option<Opened>> {
 }
 
 /// Opens the staging file at `path` to append at `offset`, and takes its lock, for which it waits at most `lock_wait`.
-/// The writer never takes the last `min_free_bytes` of the disk.
+/// The writer never takes the last `min_free_bytes` of the disk, and shares `slots` with the store's other writers.
 pub(super) async fn append(
     path: PathBuf,
     offset: u64,
     lock_wait: Duration,
     min_free_bytes: u64,
+    slots: &SharedSlots,
 ) -> Result<Writer, AppendError> {
     let context = || format!("append to {}", path.display());
     let opened = {
@@ -90,14 +90,14 @@ pub(super) async fn append(
         return Err(AppendError::Lost);
     }
     let progress = Progress { offset, is_cut: length == offset, is_entry_durable: !is_new, unsynced: 0 };
-    Ok(Writer::new(path, file, min_free_bytes, progress))
+    Ok(Writer::new(path, file, min_free_bytes, progress, slots.of_a_writer()))
 }
 
 /// Appends to a staging file, which it holds locked.
 pub(super) struct Writer {
     staged: Arc<Staged>,
     batch: Batch,
-    slots: Arc<Semaphore>,
+    slots: Slots,
 }
 
 /// What the writer and the blocking thread that works for it share.
@@ -126,8 +126,8 @@ struct Queue {
 }
 
 enum Job {
-    /// Write the batch at the end; the permit, where it needed one, comes back when it is written.
-    Write(Batch, Option<OwnedSemaphorePermit>),
+    /// Write the batch at the end; the slot, where it needed one, is given back when it is written.
+    Write(Batch, Option<Slot>),
     /// Make everything durable, and tell.
     Sync(oneshot::Sender<()>),
 }
@@ -144,17 +144,17 @@ struct Progress {
 }
 
 impl Writer {
-    fn new(path: PathBuf, file: File, min_free_bytes: u64, progress: Progress) -> Self {
+    fn new(path: PathBuf, file: File, min_free_bytes: u64, progress: Progress, slots: Slots) -> Self {
         let staged = Staged { file, path, min_free_bytes, queue: Mutex::default(), progress: Mutex::new(progress) };
-        Self { staged: Arc::new(staged), batch: Batch::default(), slots: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)) }
+        Self { staged: Arc::new(staged), batch: Batch::default(), slots }
     }
 
     /// Hands over what was collected and then `last`, if any, with one thread for both.
-    fn submit(&mut self, permit: Option<OwnedSemaphorePermit>, last: Option<Job>) {
+    fn submit(&mut self, slot: Option<Slot>, last: Option<Job>) {
         let batch = std::mem::take(&mut self.batch);
         let mut queue = self.staged.queue();
         if batch.len() > 0 {
-            queue.jobs.push_back(Job::Write(batch, permit));
+            queue.jobs.push_back(Job::Write(batch, slot));
         }
         queue.jobs.extend(last);
         if !queue.is_draining && !queue.jobs.is_empty() {
@@ -185,17 +185,16 @@ impl StagingWriter for Writer {
         while !bytes.is_empty() {
             // Dropping this future here loses no order: a full batch stays where it is.
             if self.batch.is_full() {
-                let slots = Arc::clone(&self.slots);
-                let permit = slots.acquire_owned().await.expect("nobody closes the semaphore");
+                let slot = self.slots.take().await;
                 self.check()?;
-                self.submit(Some(permit), None);
+                self.submit(Some(slot), None);
             }
             self.batch.take(&mut bytes);
         }
         if self.batch.is_full()
-            && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
+            && let Some(slot) = self.slots.try_take()
         {
-            self.submit(Some(permit), None);
+            self.submit(Some(slot), None);
         }
         Ok(())
     }
@@ -260,14 +259,14 @@ impl Staged {
                 }
             };
             let (outcome, done) = match job {
-                Job::Write(batch, _permit) => (self.write(&mut progress, batch), None),
+                Job::Write(batch, _slot) => (self.write(&mut progress, batch), None),
                 Job::Sync(done) => (self.sync(&mut progress), Some(done)),
             };
             let mut queue = self.queue();
             if let Err(error) = outcome {
                 queue.has_failed = true;
                 queue.failure = Some(failure(format!("write {}", self.path.display()))(error));
-                // Dropping their senders and permits wakes whoever waits.
+                // Dropping their senders and slots wakes whoever waits.
                 queue.jobs.clear();
             } else if let Some(done) = done {
                 let is_last = queue.jobs.is_empty();
