@@ -198,6 +198,17 @@ fn the_image_holds_what_it_needs_and_no_more() {
     assert!(size < 100_000_000, "{size} bytes");
 }
 
+/// musl's own allocator, with one lock for all threads, made the image's program three times slower than the same
+/// program on glibc: see ADR 11.
+#[test]
+fn the_image_s_program_brings_its_allocator() {
+    let Some(folder) = image_root("the allocator of the image's program") else { return };
+    let mut program = Command::new(folder.join("root/usr/local/bin/registry-server"));
+    let output = program.arg("--version").env("MIMALLOC_SHOW_STATS", "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("peak commit"), "{told}");
+}
+
 /// The instructions from a line that begins with `first` on.
 fn from<'a>(text: &'a str, first: &str) -> &'a str {
     let at = text.find(&format!("\n{first}")).unwrap_or_else(|| panic!("there is no {first}"));
