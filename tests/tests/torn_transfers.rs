@@ -5,9 +5,10 @@ use std::thread;
 
 use registry_core::ports::steps;
 use registry_tests::oci::{offset, sha256, sha512, with_digest};
-use registry_tests::server::ADMIN;
+use registry_tests::server::{ADMIN, ServerBuilder};
 use registry_tests::wait::eventually;
 use registry_tests::{Connection, Random, Repository, Server};
+use rustix::process::Signal;
 
 const PART: usize = 8 * 1024 * 1024;
 
@@ -223,6 +224,36 @@ fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
         repository.finish(&location, &sha256(&newer), b"").expect(201);
         assert_eq!(repository.get_blob(&sha256(&newer)).expect(200).body, newer);
         repository.head_blob(&sha256(&older)).expect(404);
+    }
+}
+
+/// It sleeps between raising the epoch and taking the lock of the staged bytes, while another process on the folder writes,
+/// lets go of the lock and finishes: then the lock is free, and the bytes are checked.
+#[test]
+fn a_writer_that_was_overtaken_before_it_had_the_lock_changes_nothing() {
+    let mut random = Random::seeded("overtaken before the lock", 1);
+    for is_finished in [false, true] {
+        let server = ServerBuilder::on_files().start();
+        let sleeper = ServerBuilder::on_files().data(server.data()).stop_point(steps::UPLOAD_EPOCH_RAISED, 1).start();
+        let repository = server.repository("team/app");
+        let location = repository.start_upload();
+        let bytes = random.bytes(1000);
+        let others = random.bytes(1000);
+        let answer = thread::scope(|scope| {
+            let patch = scope.spawn(|| sleeper.repository("team/app").patch(&location, &others));
+            eventually("the writer sleeps", || sleeper.is_stopped().then_some(()));
+            repository.patch(&location, &bytes).expect(202);
+            if is_finished {
+                repository.finish(&location, &sha256(&bytes), b"").expect(201);
+            }
+            sleeper.signal(Signal::CONT);
+            patch.join().unwrap()
+        });
+        answer.expect(416);
+        if !is_finished {
+            repository.finish(&location, &sha256(&bytes), b"").expect(201);
+        }
+        assert!(repository.get_blob(&sha256(&bytes)).expect(200).body == bytes, "other bytes than were checked");
     }
 }
 

@@ -126,10 +126,7 @@ impl Services {
             Ok(staged) => staged,
             Err(AppendError::Store(error)) => return Err(error.into()),
             Err(AppendError::Busy) => return Err(UploadError::Busy),
-            Err(AppendError::Lost) => {
-                self.abandon(step.id).await?;
-                return Err(UploadError::Unknown);
-            }
+            Err(AppendError::Lost) => return Err(self.staged_bytes_are_lost(step.id, step.epoch).await?),
         };
         let mut running = DigestOf::new(digest.algorithm());
         while let Some(bytes) = staged.next().await {

@@ -11,7 +11,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::blob_store::{AppendError, StagingWriter};
 use crate::ports::metadata::uploads::CheckpointStep;
 use crate::ports::steps;
-use crate::upload::{Checkpoint, UploadSession, UploadState};
+use crate::upload::{Checkpoint, Epoch, UploadId, UploadSession, UploadState};
 
 /// The body of a request that carries bytes.
 pub type Body<'a> = &'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin);
@@ -68,12 +68,14 @@ impl Services {
             match self.ports.blobs.append(session.id, session.durable.offset, &session.durable.staging).await {
                 Ok(writer) => writer,
                 Err(AppendError::Busy) => return Err(UploadError::Busy),
-                Err(AppendError::Lost) => {
-                    self.abandon(session.id).await?;
-                    return Err(UploadError::Unknown);
-                }
+                Err(AppendError::Lost) => return Err(self.staged_bytes_are_lost(session.id, session.epoch).await?),
                 Err(AppendError::Store(error)) => return Err(error.into()),
             };
+        // Whoever has raised the epoch since may have had the staged bytes first, and have let go of them: what it wrote
+        // stays. Whoever raises it from now on waits for this writer, and cuts off what it leaves.
+        if !self.is_current(session.id, session.epoch).await? {
+            return Err(UploadError::Superseded);
+        }
 
         let mut hashes = session.durable.restore_hashes()?;
         let mut recorded = session.durable.offset;
@@ -132,12 +134,27 @@ impl Services {
         Ok(Received { step, hashes })
     }
 
+    /// Whether the session is open and nobody has raised its epoch since.
+    async fn is_current(&self, id: UploadId, epoch: Epoch) -> Result<bool, StoreError> {
+        let found = self.ports.metadata.find_upload(id).await?;
+        Ok(found.is_some_and(|now| now.state == UploadState::Open && now.epoch == epoch))
+    }
+
+    /// What it means that the staged bytes of a session with that epoch are not there: the end of the session, unless it
+    /// has gone on without them.
+    pub(super) async fn staged_bytes_are_lost(&self, id: UploadId, epoch: Epoch) -> Result<UploadError, StoreError> {
+        if !self.is_current(id, epoch).await? {
+            return Ok(UploadError::Superseded);
+        }
+        self.abandon(id).await?;
+        Ok(UploadError::Unknown)
+    }
+
     /// Why a writer failed: one that was overtaken, or whose upload has ended, may find gone what it works on.
     async fn writer_failed(&self, session: &UploadSession, error: StoreError) -> UploadError {
-        let is_ours = |now: &UploadSession| now.state == UploadState::Open && now.epoch == session.epoch;
-        match self.ports.metadata.find_upload(session.id).await {
-            Ok(found) if !found.as_ref().is_some_and(is_ours) => UploadError::Superseded,
-            Ok(_) if error.kind == StoreErrorKind::Corrupt => {
+        match self.is_current(session.id, session.epoch).await {
+            Ok(false) => UploadError::Superseded,
+            Ok(true) if error.kind == StoreErrorKind::Corrupt => {
                 tracing::warn!(upload = %session.id, error = error.chain(), "an upload is lost");
                 self.abandon(session.id).await.map_or_else(UploadError::Store, |_| UploadError::Unknown)
             }
