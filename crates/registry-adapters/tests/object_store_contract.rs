@@ -292,6 +292,28 @@ async fn what_was_read_is_not_published_for_other_bytes() {
     assert_eq!(wrong.publish(bucket.store().as_ref(), &key).await, Published::Yes);
 }
 
+/// Two writers of one upload begin at its beginning, each with parts of its own.
+#[tokio::test]
+async fn completing_what_was_overtaken_changes_nothing_of_what_was_published() {
+    let bucket = Bucket::with_parts(1_000);
+    let store = bucket.store();
+    let overtaken = Staged::of(store.as_ref(), 1, &bytes(1, 2_500)).await;
+    let newer = Staged::of(store.as_ref(), 1, &bytes(2, 2_500)).await;
+    let key = newer.candidates(store.as_ref(), &Digest::sha256(b"any")).nth(0);
+    assert_eq!(newer.publish(store.as_ref(), &key).await, Published::Yes);
+    assert_eq!(overtaken.bytes(bucket.store().as_ref()).await, bytes(1, 2_500));
+    assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), bytes(2, 2_500));
+    assert_eq!(newer.publish(bucket.store().as_ref(), &key).await, Published::Yes);
+
+    // And the other way round: what was read does not stand in the way of what is published after it.
+    let read = Staged::of(store.as_ref(), 2, &bytes(3, 2_500)).await;
+    let newer = Staged::of(store.as_ref(), 2, &bytes(4, 2_500)).await;
+    assert_eq!(read.bytes(store.as_ref()).await, bytes(3, 2_500));
+    let key = newer.candidates(store.as_ref(), &Digest::sha256(b"any")).nth(0);
+    assert_eq!(newer.publish(bucket.store().as_ref(), &key).await, Published::Yes);
+    assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), bytes(4, 2_500));
+}
+
 /// What dies before its first checkpoint has told nobody the name of its multipart upload.
 #[tokio::test]
 async fn multipart_uploads_that_nobody_remembers_are_found_by_their_upload() {
@@ -378,7 +400,7 @@ async fn a_state_that_cannot_be_read_is_no_upload_that_begins_anew() {
     let store = Bucket::new().store();
     let id = Staged::new(1).id;
     // Another version's, which is whole otherwise; and none at all.
-    for text in [r#"{"v":2,"part_bytes":8388608}"#, r#"{"v":1}"#] {
+    for text in [r#"{"v":3,"part_bytes":8388608}"#, r#"{"v":2}"#] {
         let staging = StagingState(text.into());
         assert!(matches!(store.append(id, 0, &staging).await, Err(AppendError::Store(_))), "{text}");
         assert!(matches!(store.read_staged(id, 0, &staging).await, Err(AppendError::Store(_))), "{text}");

@@ -34,25 +34,29 @@ fn assert_unavailable(answer: &Answer) {
     assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{answer:?}");
 }
 
-/// A PATCH of which only the beginning has been sent.
+/// A request that writes, of which only the beginning has been sent.
 struct HalfSent {
     connection: Connection,
     rest: Vec<u8>,
 }
 
 impl HalfSent {
-    /// Sends the first half of `bytes` to a replica whose log tells of steps, and waits until the replica writes.
+    /// A PATCH.
     fn begin(replica: &Server, location: &str, first: usize, bytes: &[u8]) -> Self {
+        Self::begin_with("PATCH", replica, location, Some(first), bytes)
+    }
+
+    /// Sends the first half of `bytes` to a replica whose log tells of steps, and waits until the replica writes.
+    fn begin_with(method: &str, replica: &Server, target: &str, first: Option<usize>, bytes: &[u8]) -> Self {
         let before = replica.has_reached(steps::UPLOAD_EPOCH_RAISED);
         let mut connection = Connection::open(replica.address());
-        let last = first + bytes.len() - 1;
-        let lines = [
+        let mut lines = vec![
             format!("Authorization: Bearer {ADMIN}"),
             format!("Content-Length: {}", bytes.len()),
-            format!("Content-Range: {first}-{last}"),
             "Content-Type: application/octet-stream".to_owned(),
         ];
-        connection.send_head("PATCH", location, &lines).unwrap();
+        lines.extend(first.map(|first| format!("Content-Range: {first}-{}", first + bytes.len() - 1)));
+        connection.send_head(method, target, &lines).unwrap();
         let (half, rest) = bytes.split_at(bytes.len() / 2);
         connection.send(half).unwrap();
         let writes = || (replica.has_reached(steps::UPLOAD_EPOCH_RAISED) > before).then_some(());

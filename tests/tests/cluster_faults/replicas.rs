@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use registry_core::ports::steps;
-use registry_tests::oci::{offset, sha256, with_digest};
+use registry_tests::oci::{offset, sha256, sha512, with_digest};
 use registry_tests::{Cluster, Image, Random, Server, eventually};
 use rustix::process::Signal;
 
@@ -250,5 +250,48 @@ fn a_writer_that_sleeps_while_another_replica_takes_over_changes_nothing_when_it
     for (digest, bytes) in &stored {
         assert_everywhere(&cluster.replicas, "team/app", digest, bytes);
     }
+    reap_and_check(&cluster);
+}
+
+/// The newer writer's answer removes the tail that both began with.
+#[test]
+fn a_writer_that_wakes_when_its_tail_is_superseded_ends_no_upload() {
+    let Some(cluster) = Cluster::start("superseded tails", 2) else { return };
+    let [one, other] = cluster.replicas.as_slice() else { panic!("there are two") };
+    let bytes = Random::seeded("superseded tails", 5).bytes(3000);
+    let sleeper = cluster.builder().stop_point(steps::UPLOAD_EPOCH_RAISED, 1).start();
+    let location = one.repository("team/app").start_upload();
+    one.repository("team/app").patch(&location, &bytes[..1000]).expect(202);
+    let answer = thread::scope(|scope| {
+        let patch = scope.spawn(|| sleeper.repository("team/app").patch_at(&location, 1000, &bytes[1000..]));
+        eventually("the writer sleeps", || sleeper.is_stopped().then_some(()));
+        one.repository("team/app").patch_at(&location, 1000, &bytes[1000..]).expect(202);
+        sleeper.signal(Signal::CONT);
+        patch.join().unwrap()
+    });
+    assert_eq!(answer.expect(416).oci_code(), "BLOB_UPLOAD_INVALID");
+    let digest = sha256(&bytes);
+    other.repository("team/app").finish(&location, &digest, b"").expect(201);
+    assert_everywhere(&cluster.replicas, "team/app", &digest, &bytes);
+    reap_and_check(&cluster);
+}
+
+/// A sha512 that was not announced is compared by completing the bytes in the bucket, before anybody knows whether they
+/// are still the upload's.
+#[test]
+fn what_an_overtaken_writer_completes_in_order_to_read_it_is_in_nobodys_place() {
+    let Some(cluster) = Cluster::start_with("late digests", 2, &[STEPS]) else { return };
+    let [one, other] = cluster.replicas.as_slice() else { panic!("there are two") };
+    let mut random = Random::seeded("late digests", 6);
+    let (bytes, others) = (random.bytes(9 * MIB), random.bytes(9 * MIB));
+    let location = one.repository("team/app").start_upload();
+    let late = HalfSent::begin_with("PUT", one, &with_digest(&location, &sha512(&others)), None, &others);
+    let digest = sha256(&bytes);
+    other.repository("team/app").finish(&location, &digest, &bytes).expect(201);
+    assert_everywhere(&cluster.replicas, "team/app", &digest, &bytes);
+    if let Ok(answer) = late.end() {
+        answer.expect(416);
+    }
+    assert_everywhere(&cluster.replicas, "team/app", &digest, &bytes);
     reap_and_check(&cluster);
 }

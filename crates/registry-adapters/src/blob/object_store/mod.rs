@@ -41,7 +41,7 @@ use acknowledged::Acknowledged;
 use errors::{failure, is_absent};
 use reader::Reader;
 pub use s3::{S3Keys, S3Options, S3Patience};
-use staged::{Staged, Tail, key, upload_of, whole};
+use staged::{Staged, Tail, key, nothing, upload_of};
 pub use unfinished::UnfinishedUploads;
 use writer::{MAX_PARTS, Writer};
 
@@ -251,7 +251,7 @@ impl BlobStore for ObjectBlobStore {
     fn key_candidates(&self, id: UploadId, _digest: &Digest, staging: &StagingState) -> KeyCandidates {
         // What cannot be read is refused when it is published.
         let object =
-            Staged::read(staging, self.inner.part_bytes).map_or_else(|_| whole(id), |staged| staged.object(id));
+            Staged::read(staging, self.inner.part_bytes).map_or_else(|_| nothing(id), |staged| staged.object(id));
         KeyCandidates::new(object.as_str())
     }
 
@@ -308,16 +308,15 @@ impl BlobStore for ObjectBlobStore {
     }
 
     async fn discard(&self, id: UploadId, staging: &StagingState) -> Result<(), StoreError> {
-        let path = self.inner.path(&whole(id))?;
         // One that cannot be read does not keep the rest from going.
         let staged = Staged::read(staging, self.inner.part_bytes).ok();
         if let Some(multipart) = staged.and_then(|staged| staged.multipart) {
-            self.inner.abort(&path, &multipart).await?;
+            self.inner.abort(&self.inner.path(&key(id, &multipart.name))?, &multipart.id).await?;
         }
         // Those of writers that were overtaken, or died before their first checkpoint.
         if let Some(unfinished) = &self.inner.backend.unfinished {
-            for (at, multipart) in unfinished.list(path.as_ref()).await? {
-                if at == path {
+            for (path, multipart) in unfinished.list(&format!("{}/{id}/", self.inner.folder)).await? {
+                if self.inner.key(&path).is_some_and(|key| upload_of(key.as_str()) == Some(id)) {
                     self.inner.abort(&path, &multipart).await?;
                 }
             }

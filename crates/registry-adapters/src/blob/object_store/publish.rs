@@ -3,12 +3,12 @@
 use object_store::multipart::PartId;
 use object_store::{ObjectStoreExt, PutPayload};
 use registry_core::error::{StoreError, StoreErrorKind};
-use registry_core::ports::blob_store::Published;
+use registry_core::ports::blob_store::{ObjectKey, Published};
 use registry_core::upload::UploadId;
 
 use super::Inner;
 use super::errors::{failure, is_absent, is_wrong_part};
-use super::staged::{Staged, is_reading_mark, whole};
+use super::staged::{Multipart, Staged};
 
 /// How often completing is tried when the store says that a part is another one. Two that publish at once both store the
 /// tail as the last part, and a store may call the same bytes by a new name each time.
@@ -36,7 +36,12 @@ impl Inner {
     }
 
     /// Completes the multipart upload; `None` when a part of it is not the one that the checkpoint names.
-    async fn complete(&self, id: UploadId, staged: &Staged, multipart: &str) -> Result<Option<Published>, StoreError> {
+    async fn complete(
+        &self,
+        id: UploadId,
+        staged: &Staged,
+        multipart: &Multipart,
+    ) -> Result<Option<Published>, StoreError> {
         let mut parts: Vec<_> =
             staged.parts.iter().map(|content_id| PartId { content_id: content_id.clone() }).collect();
         if let Some(tail) = staged.tail.as_ref().filter(|tail| tail.size > 0) {
@@ -48,8 +53,8 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        let path = self.path(&whole(id))?;
-        match self.backend.multipart.complete_multipart(&path, &multipart.to_owned(), parts).await {
+        let path = self.path(&staged.object(id))?;
+        match self.backend.multipart.complete_multipart(&path, &multipart.id, parts).await {
             // Stores answer the same to a second completing, whichever parts the first one named.
             Ok(_) => self.unless_other_bytes_were_read(id, staged).await.map(Some),
             Err(error) if is_absent(&error) => self.published_before(id, staged).await,
@@ -64,7 +69,7 @@ impl Inner {
 
     /// The multipart upload is gone: it was completed by an earlier call, whose answer was lost perhaps, or given up.
     async fn published_before(&self, id: UploadId, staged: &Staged) -> Result<Option<Published>, StoreError> {
-        if self.size_of(&whole(id)).await? != Some(staged.size()) {
+        if self.size_of(&staged.object(id)).await? != Some(staged.size()) {
             return Ok(Some(Published::Lost));
         }
         self.unless_other_bytes_were_read(id, staged).await.map(Some)
@@ -75,8 +80,9 @@ impl Inner {
     /// What was completed after the session was sealed are the bytes of that one checkpoint. What was completed in
     /// order to be read may be those of another; then there is a mark, which is not that of these bytes.
     async fn unless_other_bytes_were_read(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
-        let own = staged.reading_mark(id);
-        let others = self.upload_objects(id).await?.into_iter().any(|key| is_reading_mark(&key) && key != own);
+        let (own, begins) = (staged.reading_mark(id), staged.reading_marks(id));
+        let is_other = |key: &ObjectKey| key.as_str().starts_with(&begins) && *key != own;
+        let others = self.upload_objects(id).await?.iter().any(is_other);
         Ok(if others { Published::Lost } else { Published::Yes })
     }
 
@@ -84,7 +90,7 @@ impl Inner {
     pub(super) async fn publish_to_read(&self, id: UploadId, staged: &Staged) -> Result<Published, StoreError> {
         let mark = staged.reading_mark(id);
         let put = self.backend.objects.put(&self.path(&mark)?, PutPayload::default()).await;
-        put.map_err(failure(format!("mark that {} is read", whole(id))))?;
+        put.map_err(failure(format!("mark that {} is read", staged.object(id))))?;
         self.publish(id, staged).await
     }
 }

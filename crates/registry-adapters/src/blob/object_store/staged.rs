@@ -1,7 +1,8 @@
 //! What a session's row remembers of staged bytes, and the names that an upload's objects have.
 //!
-//! Every object of an upload is called `<upload>/<name>`. The full parts go to one multipart upload, which becomes the
-//! object [`WHOLE`]; the rest that is shorter than a part is an object with a name of its own for each checkpoint.
+//! Every object of an upload is called `<upload>/<name>`. The full parts go to a multipart upload, which becomes an object
+//! with a name of its own; the rest that is shorter than a part is an object with a name of its own for each checkpoint.
+//! So whatever another writer of the same upload stores or completes, it is never in the place of these bytes.
 
 use registry_core::digest::Digest;
 use registry_core::error::StoreError;
@@ -9,14 +10,14 @@ use registry_core::ports::blob_store::ObjectKey;
 use registry_core::upload::{StagingState, UploadId};
 use serde::{Deserialize, Serialize};
 
-/// The name of the object that the full parts become.
-const WHOLE: &str = "whole";
+/// The name of what has no bytes staged; there is no such object.
+const NOTHING: &str = "nothing";
 
-/// How the names of marks begin; those of tails are hexadecimal.
+/// How the names of marks begin; those of tails and multipart uploads are hexadecimal.
 const READING_MARK: char = 'r';
 
 /// The version of this document that is written; others are refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Staged bytes: the full parts, then the tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +27,9 @@ pub(super) struct Staged {
     version: u32,
     /// The length in bytes of every part; it stays that of the first one, whatever the configuration says later.
     pub(super) part_bytes: u64,
-    /// The store's name for the multipart upload; there from the first full part on.
+    /// Where the full parts go; there from the first of them on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) multipart: Option<String>,
+    pub(super) multipart: Option<Multipart>,
     /// The store's names for the parts, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<String>,
@@ -38,6 +39,16 @@ pub(super) struct Staged {
     /// The names of earlier tails that the writer of this one began with or made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) superseded: Vec<String>,
+}
+
+/// A multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Multipart {
+    /// The name of the object that it becomes, which no other ever has.
+    pub(super) name: String,
+    /// What the store calls it.
+    pub(super) id: String,
 }
 
 /// An object of bytes that are fewer than a part.
@@ -90,16 +101,24 @@ impl Staged {
     /// The key of the object that these bytes become: that of the parts, or else the tail's, where it lies already.
     pub(super) fn object(&self, id: UploadId) -> ObjectKey {
         match (&self.multipart, &self.tail) {
+            (Some(multipart), _) => key(id, &multipart.name),
             (None, Some(tail)) => key(id, &tail.name),
-            _ => whole(id),
+            (None, None) => nothing(id),
         }
     }
 
-    /// The key of the mark that these very bytes were completed in order to be read, before any were sealed.
+    /// The key of the mark that these very bytes were completed in order to be read, before any were sealed. It begins
+    /// as all [marks](Self::reading_marks) of this multipart upload do.
     pub(super) fn reading_mark(&self, id: UploadId) -> ObjectKey {
-        let bytes = (&self.multipart, &self.parts, &self.tail);
+        let bytes = (&self.parts, &self.tail);
         let digest = Digest::sha256(&serde_json::to_vec(&bytes).expect("numbers and texts are a document"));
-        key(id, &format!("{READING_MARK}{}", &digest.encoded()[..32]))
+        ObjectKey(format!("{}{}", self.reading_marks(id), &digest.encoded()[..32]))
+    }
+
+    /// How the keys begin that mark a reading of what this multipart upload became.
+    pub(super) fn reading_marks(&self, id: UploadId) -> String {
+        let name = self.multipart.as_ref().map_or(NOTHING, |multipart| &multipart.name);
+        key(id, &format!("{READING_MARK}{name}")).0
     }
 
     /// The keys of earlier tails.
@@ -113,14 +132,9 @@ pub(super) fn key(id: UploadId, name: &str) -> ObjectKey {
     ObjectKey(format!("{id}/{name}"))
 }
 
-/// Whether a key is that of a mark.
-pub(super) fn is_reading_mark(key: &ObjectKey) -> bool {
-    key.as_str().split_once('/').is_some_and(|(_, name)| name.starts_with(READING_MARK))
-}
-
-/// The key of the object that an upload's full parts become, and so of its multipart uploads.
-pub(super) fn whole(id: UploadId) -> ObjectKey {
-    key(id, WHOLE)
+/// The key of no object.
+pub(super) fn nothing(id: UploadId) -> ObjectKey {
+    key(id, NOTHING)
 }
 
 /// The upload that a key belongs to; `None` when it is no key of ours.
@@ -138,7 +152,7 @@ mod tests {
 
     fn staged(parts: usize, tail: Option<u64>) -> Staged {
         Staged {
-            multipart: (parts > 0).then(|| "m".to_owned()),
+            multipart: (parts > 0).then(|| Multipart { name: "0c".into(), id: "m".into() }),
             parts: vec!["\"e\"".to_owned(); parts],
             tail: tail.map(|size| Tail { name: "0a".into(), size }),
             ..Staged::nothing(10)
@@ -157,8 +171,8 @@ mod tests {
 
     #[test]
     fn what_is_damaged_or_of_another_version_is_refused() {
-        let newer = staged(1, None).write().0.replace("\"v\":1", "\"v\":2");
-        for text in ["{", "null", "{}", r#"{"v":1,"part_bytes":0}"#, r#"{"v":1,"part_bytes":9,"parts":["x"]}"#, &newer]
+        let newer = staged(1, None).write().0.replace("\"v\":2", "\"v\":3");
+        for text in ["{", "null", "{}", r#"{"v":2,"part_bytes":0}"#, r#"{"v":2,"part_bytes":9,"parts":["x"]}"#, &newer]
         {
             assert!(Staged::read(&StagingState(text.to_owned()), 9).is_err(), "{text}");
         }
@@ -168,7 +182,7 @@ mod tests {
     fn the_object_is_the_tail_until_there_are_parts() {
         let id = UploadId::from_random([7; 16]);
         assert_eq!(staged(0, Some(1)).object(id), ObjectKey(format!("{id}/0a")));
-        assert_eq!(staged(1, Some(1)).object(id), ObjectKey(format!("{id}/whole")));
+        assert_eq!(staged(1, Some(1)).object(id), ObjectKey(format!("{id}/0c")));
         assert_eq!(upload_of(staged(1, None).object(id).as_str()), Some(id));
     }
 
@@ -177,11 +191,16 @@ mod tests {
         let id = UploadId::from_random([7; 16]);
         let marks = [staged(1, Some(1)), staged(1, Some(2)), staged(2, Some(1)), staged(1, None)]
             .map(|staged| staged.reading_mark(id));
+        let begins = staged(1, None).reading_marks(id);
         for (index, mark) in marks.iter().enumerate() {
-            assert!(is_reading_mark(mark) && upload_of(mark.as_str()) == Some(id));
+            assert!(mark.as_str().starts_with(&begins) && upload_of(mark.as_str()) == Some(id));
             assert!(!marks[..index].contains(mark));
         }
-        assert!(!is_reading_mark(&whole(id)) && !is_reading_mark(&key(id, "0a")));
+        let other = Multipart { name: "0d".into(), id: "m".into() };
+        let other = Staged { multipart: Some(other), ..staged(1, Some(1)) };
+        for key in [other.reading_mark(id), staged(1, None).object(id), key(id, "0a")] {
+            assert!(!key.as_str().starts_with(&begins), "{key}");
+        }
         let superseded = Staged { superseded: vec!["0b".into()], ..staged(1, Some(1)) };
         assert_eq!(superseded.reading_mark(id), marks[0]);
     }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::errors::{failure, is_absent};
-use super::staged::{Staged, Tail, key, whole};
+use super::staged::{Multipart, Staged, Tail, key};
 use crate::entropy::OsEntropy;
 
 /// How many parts of one upload are on their way at once; one at a time leaves the network idle between two.
@@ -96,9 +96,10 @@ impl Writer {
         let multipart = match &self.staged.multipart {
             Some(multipart) => multipart.clone(),
             None => {
-                let path = self.store.path(&whole(self.id))?;
-                let multipart = self.store.backend.multipart.create_multipart(&path).await;
-                multipart.map_err(failure(format!("begin the parts of the upload {}", self.id)))?
+                let name = unique_name();
+                let path = self.store.path(&key(self.id, &name))?;
+                let id = self.store.backend.multipart.create_multipart(&path).await;
+                Multipart { name, id: id.map_err(failure(format!("begin the parts of the upload {}", self.id)))? }
             }
         };
         self.staged.multipart = Some(multipart.clone());
@@ -197,13 +198,13 @@ impl Inner {
     pub(super) async fn put_part(
         &self,
         id: UploadId,
-        multipart: &str,
+        multipart: &Multipart,
         index: usize,
         payload: PutPayload,
     ) -> Result<PartId, StoreError> {
-        let path = self.path(&whole(id))?;
+        let path = self.path(&key(id, &multipart.name))?;
         let context = || format!("send part {index} of the upload {id}");
-        match self.backend.multipart.put_part(&path, &multipart.to_owned(), index, payload).await {
+        match self.backend.multipart.put_part(&path, &multipart.id, index, payload).await {
             Err(error) if is_absent(&error) => Err(StoreError::new(StoreErrorKind::Corrupt, context(), error)),
             other => other.map_err(failure(context())),
         }
