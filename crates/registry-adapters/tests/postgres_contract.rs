@@ -63,9 +63,22 @@ async fn replicas_that_start_at_once_make_the_schema_once() {
         store.set_job_cursor(&number.to_string(), Some("there")).await.unwrap();
         assert_eq!(store.job_cursor("0").await.unwrap().as_deref(), Some("there"));
     }
-    assert_eq!(database.run("SELECT count(*), bool_and(success) FROM _sqlx_migrations"), "1|t");
+    assert_eq!(database.run("SELECT count(*), bool_and(success) FROM _sqlx_migrations"), "2|t");
     // The lock is let go of.
     assert_eq!(database.run("SELECT pg_try_advisory_lock(x'666f756e647279'::bigint)"), "t");
+}
+
+#[tokio::test]
+async fn an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows() {
+    let Some(database) = server().map(Postgres::database) else { return };
+    migrate(&database.url());
+    database.run("DROP TABLE server_life; DELETE FROM _sqlx_migrations WHERE version > 1");
+    database.run("INSERT INTO job_cursors (job, cursor) VALUES ('works', 'still')");
+    let store = open(&database.url()).await.unwrap();
+    assert_eq!(store.job_cursor("works").await.unwrap().as_deref(), Some("still"));
+    store.set_job_cursor("works", Some("again")).await.unwrap();
+    assert_eq!(database.run("SELECT count(*), bool_and(success) FROM _sqlx_migrations"), "2|t");
+    assert_eq!(database.run("SELECT relpersistence FROM pg_class WHERE relname = 'server_life'"), "u");
 }
 
 #[tokio::test]

@@ -7,8 +7,10 @@ use super::connection::Connector;
 use crate::sql::schema::{self, MigrationFile, OpenFailure};
 
 /// The numbered files of `migrations/postgres`, each applied in a transaction of its own.
-pub(in crate::sql) const MIGRATIONS: &[MigrationFile] =
-    &[(1, "initial", include_str!("../../../migrations/postgres/0001_initial.sql"))];
+pub(in crate::sql) const MIGRATIONS: &[MigrationFile] = &[
+    (1, "initial", include_str!("../../../migrations/postgres/0001_initial.sql")),
+    (2, "server_life", include_str!("../../../migrations/postgres/0002_server_life.sql")),
+];
 
 /// What replicas that start at once wait for: an advisory lock of the database, "foundry" in ASCII.
 const LOCK: i64 = 0x66_6f75_6e64_7279;

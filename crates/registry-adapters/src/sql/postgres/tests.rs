@@ -313,3 +313,41 @@ async fn what_became_of_a_commit_without_an_answer_is_found_out() {
     }
     with_trouble(&direct, 0, "").await.0.unwrap();
 }
+
+/// A server gives the name of a transaction out again when it crashed before anything of it was durable.
+#[tokio::test]
+async fn what_was_committed_before_a_crash_is_not_told_from_what_has_its_name_now() {
+    let Some(server) = postgres::own("commits before a crash") else { return };
+    let place = server.database();
+    let at = PostgresServer::from_url(&place.url()).unwrap();
+    let opened = PostgresDatabase::open(at, PostgresOptions::default()).await;
+    let database = opened.unwrap_or_else(|error| panic!("{}", error.chain()));
+    let transaction = async |end: &'static str| {
+        let mut lease = database.pool.acquire().await.unwrap();
+        let begun = transaction::begin(lease.connection()).await.unwrap();
+        let change = on_postgres("INSERT INTO garbage_candidates (digest) VALUES (gen_random_uuid()::text)");
+        lease.connection().execute(change).await.unwrap();
+        lease.connection().execute(on_postgres(end)).await.unwrap();
+        lease.give_back();
+        begun
+    };
+    let became_of = async |begun: &transaction::Transaction| {
+        transaction::became_of(&database.pool, begun).await.map_err(|failure| failure.to_string())
+    };
+    let (committed, aborted) = (transaction("COMMIT").await, transaction("ROLLBACK").await);
+    assert_eq!((became_of(&committed).await, became_of(&aborted).await), (Ok(true), Ok(false)));
+
+    let mut lease = database.pool.acquire().await.unwrap();
+    let under_way = transaction::begin(lease.connection()).await.unwrap();
+    server.crash();
+    server.start_again();
+    lease.lost();
+    let unknown = became_of(&committed).await.unwrap_err();
+    assert!(unknown.contains("crashed"), "{unknown}");
+    assert_eq!((became_of(&aborted).await, became_of(&under_way).await), (Ok(false), Ok(false)));
+
+    // And in its new life it is sure again.
+    let later = transaction("COMMIT").await;
+    assert_eq!(became_of(&later).await, Ok(true));
+    assert!(became_of(&committed).await.is_err());
+}

@@ -26,7 +26,25 @@ const DOUBT: Duration = Duration::from_secs(10);
 const DOUBT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The beginning, and the transaction's identity, by which a lost commit is found again.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_current_xact_id()::text AS id";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+     SELECT pg_current_xact_id()::text AS id, (SELECT life::text FROM server_life WHERE one) AS life";
+
+/// The first words in the life of a server.
+const LIVE: &str = "INSERT INTO server_life (one, life) VALUES (TRUE, gen_random_uuid()) ON CONFLICT DO NOTHING";
+
+/// What became of a transaction, in which life of the server. One that is as young as those under way has no status.
+const STATUS: &str = "SELECT (SELECT life::text FROM server_life WHERE one) AS life,
+     CASE WHEN CAST($1 AS xid8) < pg_snapshot_xmax(pg_current_snapshot())
+         THEN pg_xact_status(CAST($1 AS xid8)) END AS status";
+
+/// A transaction's name.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    id: String,
+    /// The life of the server that the name belongs to. After a crash another transaction may get the same, if nothing of this
+    /// one was durable.
+    life: Option<String>,
+}
 
 /// What one attempt came to.
 enum Attempt<T> {
@@ -120,10 +138,21 @@ async fn run_alone(connection: &mut Connection, statements: &'static str) -> Res
     }
 }
 
-async fn begin(connection: &mut Connection) -> Result<String> {
+pub(super) async fn begin(connection: &mut Connection) -> Result<Transaction> {
+    let transaction = begin_named(connection).await?;
+    if transaction.life.is_some() {
+        return Ok(transaction);
+    }
+    // The first since the server's last crash, or since the schema was made.
+    run_alone(connection, "ROLLBACK").await?;
+    run_alone(connection, LIVE).await?;
+    begin_named(connection).await
+}
+
+async fn begin_named(connection: &mut Connection) -> Result<Transaction> {
     let rows = run_alone(connection, BEGIN).await?;
     let row = rows.first().ok_or(Failure::Database(sqlx::Error::RowNotFound))?;
-    Ok(row.try_get("id")?)
+    Ok(Transaction { id: row.try_get("id")?, life: row.try_get("life")? })
 }
 
 /// Ends a transaction that failed before its commit was sent: whatever becomes of the connection, nothing of it is kept.
@@ -143,13 +172,25 @@ async fn roll_back<T>(mut lease: Lease, failure: Failure) -> Attempt<T> {
 }
 
 /// Whether the transaction was committed. The server may still be at it, or just be starting again.
-async fn became_of(pool: &Arc<Pool>, transaction: &str) -> Result<bool> {
+///
+/// What was committed when the server crashed is not told from another transaction that was given the same name later:
+/// that is a failure. What was not committed is: no durable commit loses its name.
+pub(super) async fn became_of(pool: &Arc<Pool>, transaction: &Transaction) -> Result<bool> {
     let deadline = tokio::time::Instant::now() + DOUBT;
     loop {
         let unknown = match status(pool, transaction).await {
-            Ok(Some(status)) if status == "committed" => return Ok(true),
-            Ok(Some(status)) if status == "aborted" => return Ok(false),
-            Ok(status) => Failure::Unreadable(format!("a transaction's status is {status:?}")),
+            Ok((life, status)) => {
+                let is_same = life.is_some() && life == transaction.life;
+                match status.as_deref() {
+                    Some("committed") if is_same => return Ok(true),
+                    Some("committed") => {
+                        return Err(Failure::Unreadable("the server has crashed since, or another took over".into()));
+                    }
+                    Some("aborted") => return Ok(false),
+                    _ if !is_same => return Ok(false),
+                    _ => Failure::Unreadable(format!("a transaction's status is {status:?}")),
+                }
+            }
             Err(failure @ Failure::Closed) => return Err(failure),
             Err(failure) => failure,
         };
@@ -160,14 +201,13 @@ async fn became_of(pool: &Arc<Pool>, transaction: &str) -> Result<bool> {
     }
 }
 
-async fn status(pool: &Arc<Pool>, transaction: &str) -> Result<Option<String>> {
+async fn status(pool: &Arc<Pool>, transaction: &Transaction) -> Result<(Option<String>, Option<String>)> {
     let mut lease = pool.acquire().await?;
-    let ask = on_postgres("SELECT pg_xact_status(CAST($1 AS xid8)) AS status").bind(transaction);
-    let row = lease.connection().fetch_one(ask).await;
+    let row = lease.connection().fetch_one(on_postgres(STATUS).bind(transaction.id.as_str())).await;
     match row {
         Ok(row) => {
             lease.give_back();
-            row.get("status")
+            Ok((row.get("life")?, row.get("status")?))
         }
         Err(failure) => {
             lease.lost();
