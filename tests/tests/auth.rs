@@ -490,6 +490,25 @@ fn who_fails_too_often_is_throttled_while_proven_tokens_go_on() {
     server.anonymous("GET", "/v2/", &[], b"").expect(401);
 }
 
+/// Clients send the credentials that were saved for a server with each request to it.
+#[test]
+fn who_has_a_token_may_do_no_less_than_a_stranger() {
+    let server = Server::builder().anonymous("pull").start();
+    server.repository("public/base").push("1", &image("base"));
+    server.request("POST", "/api/v1/artifacts/pub/1", &[], b"x").expect(201);
+    let team = token(&server, &["oci:team/*:pull,push"]);
+    for target in ["/v2/public/base/manifests/1", "/api/v1/artifacts/pub/1"] {
+        server.anonymous("GET", target, &[], b"").expect(200);
+        server.with_token(&team, "GET", target, &[], b"").expect(200);
+    }
+    let scope = "/auth/token?service=registry&scope=repository:public/base:pull,push";
+    let granted = server.with_token(&team, "GET", scope, &[], b"").expect(200).json();
+    let granted = granted["token"].as_str().unwrap();
+    server.with_token(granted, "GET", "/v2/public/base/manifests/1", &[], b"").expect(200);
+    server.with_token(granted, "POST", "/v2/public/base/blobs/uploads/", &[], b"").expect(401);
+    server.with_token("wrong", "GET", "/v2/public/base/manifests/1", &[], b"").expect(401);
+}
+
 #[test]
 fn permissions_end_where_names_end() {
     let server = Server::start();
