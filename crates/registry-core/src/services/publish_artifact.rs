@@ -15,7 +15,7 @@ pub struct PublishArtifact {
     pub package: PackageName,
     /// The version and what is said of it.
     pub description: ArtifactDescription,
-    /// The digest that the client expects.
+    /// The digest that the client expects. Whichever it is, the version is known by its SHA-256.
     pub digest: Option<Digest>,
     /// How many bytes the request announces.
     pub length: Option<u64>,

@@ -38,8 +38,8 @@ impl Services {
         }
     }
 
-    /// Receives all bytes of a session that was made by the same request, and commits them under `digest`, or under
-    /// their SHA-256. The digest and size in bytes.
+    /// Receives all bytes of a session that was made by the same request, and commits them under `digest`; those of a
+    /// version, and where there is no `digest`, under their SHA-256. The digest and size in bytes.
     pub(super) async fn receive_whole(
         &self,
         session: &UploadSession,
@@ -49,11 +49,13 @@ impl Services {
     ) -> Result<(Digest, u64), UploadError> {
         let received = self.receive(session, None, body, Expected { length: None, limit }).await?;
         let size = received.step.to.offset;
-        let digest = match digest {
-            Some(digest) if self.has_digest(&received.step, &received.hashes, &digest).await? => digest,
-            Some(_) => return Err(UploadError::DigestMismatch),
-            None => received.hashes.digest(Algorithm::Sha256).expect("sha256 always runs"),
-        };
+        if let Some(digest) = &digest
+            && !self.has_digest(&received.step, &received.hashes, digest).await?
+        {
+            return Err(UploadError::DigestMismatch);
+        }
+        let digest = digest.filter(|_| !matches!(session.target, UploadTarget::Version { .. }));
+        let digest = digest.unwrap_or_else(|| received.hashes.digest(Algorithm::Sha256).expect("sha256 always runs"));
         self.seal_and_commit(received.step, digest.clone()).await?;
         Ok((digest, size))
     }

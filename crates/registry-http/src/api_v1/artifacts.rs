@@ -106,7 +106,7 @@ impl ApiV1 {
         }
         let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
         let mut response = response.with_text(LAST_MODIFIED, &httpdate::fmt_http_date(modified));
-        // What was uploaded with a SHA-512 alone is named by that.
+        // Servers before this one named by its SHA-512 what was uploaded with that alone.
         if artifact.digest.algorithm() == Algorithm::Sha256 {
             response = response.with_text(CHECKSUM_SHA256, artifact.digest.encoded());
         }
