@@ -39,6 +39,9 @@ pub fn next_step(failure: &Failure, context: &Context) -> Option<String> {
 fn after_error(error: &Error, words: &Words) -> Option<String> {
     let Words { server, package, .. } = words;
     Some(match error {
+        Error::InvalidServer { text, .. } if text.contains('@') => {
+            "give the token by itself: --token, REGISTRY_TOKEN, or registry-cli login".to_owned()
+        }
         Error::InvalidServer { text, .. } if !text.contains("://") => format!("try --server http://{text}"),
         Error::Tls(_) => "install the platform's certificate authorities (the package ca-certificates), or name a PEM \
                           file with --ca-cert or REGISTRY_CA_CERT"

@@ -56,5 +56,5 @@ pub use progress::{Phase, Progress, silent};
 pub use pull::Pull;
 pub use server_url::{DEFAULT_SERVER, ServerUrl};
 pub use token::Token;
-pub use tokens::{CreatedToken, NewToken, TokenInfo};
+pub use tokens::{CreatedToken, NewToken, TokenInfo, token_id};
 pub use upload::Upload;

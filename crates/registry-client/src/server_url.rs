@@ -59,7 +59,9 @@ impl FromStr for ServerUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = |reason: &str| Error::InvalidServer { text: text.to_owned(), reason: reason.to_owned() };
+        // What stands before the last `@` may be a secret.
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("…@{rest}"));
+        let invalid = |reason: &str| Error::InvalidServer { text: shown.clone(), reason: reason.to_owned() };
         if !(text.starts_with("http://") || text.starts_with("https://")) {
             return Err(invalid("it has to begin with http:// or https://"));
         }

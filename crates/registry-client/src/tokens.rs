@@ -63,6 +63,12 @@ struct TokensDocument {
     next: Option<String>,
 }
 
+/// The id of a token: what stands in the middle of `fdy_<id>_<secret>`, and any other text as it is.
+#[must_use]
+pub fn token_id(token: &str) -> &str {
+    token.strip_prefix("fdy_").and_then(|rest| rest.split_once('_')).map_or(token, |(id, _)| id)
+}
+
 impl Client {
     /// Makes a token. It is not retried: a lost answer loses the secret, and the token without it is to be revoked.
     ///
@@ -99,13 +105,14 @@ impl Client {
         self.all_pages(|client, after| async move { client.tokens_page(after.as_deref()).await })
     }
 
-    /// Revokes the token with this id. It is not retried.
+    /// Revokes the token with this id, or of which this is the whole: that is what one has who finds a token where it does
+    /// not belong. Only the id is sent. It is not retried.
     ///
     /// # Errors
     /// A refusal of kind [`NotFound`](crate::RefusalKind::NotFound) if there is no such token; else see
     /// [`crate::Error`].
     pub async fn revoke_token(&self, id: &str) -> Result<()> {
-        let request = self.request(Method::DELETE, self.inner.server.api(&["tokens", id])?);
+        let request = self.request(Method::DELETE, self.inner.server.api(&["tokens", token_id(id)])?);
         self.send(request, self.inner.timeouts.idle).await.map(drop)
     }
 }

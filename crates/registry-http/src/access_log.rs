@@ -1,8 +1,10 @@
 //! One event for each request, when it is over.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use http::Version;
+use registry_core::token::{TOKEN_PREFIX, TokenSecret};
 
 use crate::metrics::Finished;
 
@@ -29,7 +31,7 @@ pub(crate) fn write(entry: &Entry<'_>) {
         parent: None,
         request_id = entry.request_id,
         method = method.as_str(),
-        path = entry.path,
+        path = &*without_secret(entry.path),
         route,
         status,
         bytes_in,
@@ -42,11 +44,38 @@ pub(crate) fn write(entry: &Entry<'_>) {
     );
 }
 
+/// A path without the secrets of tokens that somebody put into it.
+fn without_secret(path: &str) -> Cow<'_, str> {
+    if !path.contains(TOKEN_PREFIX) {
+        return Cow::Borrowed(path);
+    }
+    let shown = path.split('/').map(|segment| match TokenSecret::presented(segment).id() {
+        Some(_) => TOKEN_PREFIX,
+        None => segment,
+    });
+    Cow::Owned(shown.collect::<Vec<_>>().join("/"))
+}
+
 fn version_text(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "1.0",
         Version::HTTP_11 => "1.1",
         Version::HTTP_2 => "2",
         _ => "?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_a_path_is_not_shown() {
+        let token = format!("fdy_{}_{}", "0".repeat(16), "1".repeat(64));
+        assert_eq!(without_secret(&format!("/api/v1/tokens/{token}")), "/api/v1/tokens/fdy_");
+        assert_eq!(without_secret(&format!("/{token}/{token}/x")), "/fdy_/fdy_/x");
+        for path in ["/v2/fdy_tools/app/manifests/1", "/api/v1/tokens/0123456789abcdef", "/"] {
+            assert_eq!(without_secret(path), path);
+        }
     }
 }

@@ -156,6 +156,8 @@ async fn what_is_typed_wrong_is_2_and_asks_no_server() {
         (&["push", "p", "1"], "<FILE>"),
         (&["list", "--server", "localhost:8080"], "try --server http://localhost:8080"),
         (&["list", "--server", "http://u:pa55@localhost"], "user name or a password"),
+        (&["list", "--server", "u:pa55@localhost"], "give the token by itself"),
+        (&["list", "--server", "https://u:pa55@localhost:99999"], "invalid port number"),
         (&["list", "--token", "two words"], "the token is empty or holds white space"),
         (&["delete", "..", "1"], "cannot name anything"),
         (&["gc", "--grace", "soon"], "invalid value 'soon'"),

@@ -146,6 +146,9 @@ async fn only_token_create_prints_a_token() {
     assert!(listed.contains("t1  ci    generic:p:pull generic:q:pull,push  c        e"), "{listed}");
     assert_eq!(home.run(&["token", "revoke", "t1"]).await.silently().stdout, "Revoked the token t1\n");
     assert_eq!(server.seen().last().expect("asked").target, "/api/v1/tokens/t1");
+    // Who finds a token where it does not belong has all of it.
+    assert_eq!(home.run(&["token", "revoke", "fdy_t2_secret"]).await.silently().stdout, "Revoked the token t2\n");
+    assert_eq!(server.seen().last().expect("asked").target, "/api/v1/tokens/t2");
 }
 
 #[tokio::test]

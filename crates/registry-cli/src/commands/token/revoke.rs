@@ -9,13 +9,14 @@ use crate::output;
 /// Revoke a token: it ends at once
 #[derive(Debug, Args)]
 pub struct Revoke {
-    /// The token's id, from registry-cli token list
+    /// The token's id, from registry-cli token list; of a whole token its id is taken
     id: String,
 }
 
 impl Revoke {
     pub async fn run(&self, context: &Context) -> Result<(), Failure> {
-        context.client()?.revoke_token(&self.id).await?;
-        output::result(context, &json!({ "id": self.id, "revoked": true }), &format!("Revoked the token {}", self.id))
+        let id = registry_client::token_id(&self.id);
+        context.client()?.revoke_token(id).await?;
+        output::result(context, &json!({ "id": id, "revoked": true }), &format!("Revoked the token {id}"))
     }
 }
