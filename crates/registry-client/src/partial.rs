@@ -60,6 +60,9 @@ impl Partial {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(Error::Busy { path }),
+                // Some file systems know no locks. Two pulls at once would spoil each other's bytes there, which the digest
+                // shows.
+                Err(TryLockError::Error(source)) if is_unsupported(&source) => {}
                 Err(TryLockError::Error(source)) => return Err(file_error("lock", &path, source)),
             }
             // Between opening and locking, the pull that held it may have finished and renamed or removed it.
@@ -117,7 +120,11 @@ impl Partial {
         self.file.sync_all().map_err(|source| file_error("write", &self.path, source))?;
         fs::rename(&self.path, output).map_err(|source| file_error("write", output, source))?;
         let folder = folder_of(output);
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| file_error("write", folder, source))
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            // There it is as durable as it can be.
+            Err(source) if is_unsupported(&source) => Ok(()),
+            synced => synced.map_err(|source| file_error("write", folder, source)),
+        }
     }
 
     /// Removes the file. That it cannot be removed harms nothing.
@@ -131,6 +138,12 @@ impl Partial {
             self.discard();
         }
     }
+}
+
+/// Whether a file system says that it does not have what was asked of it: `ENOSYS` and `EOPNOTSUPP`, or `EINVAL` (of a folder
+/// that is to be synced).
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
 }
 
 /// Removes what pulls of other artifacts to the same output left behind, unless one is being written.

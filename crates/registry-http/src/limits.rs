@@ -42,7 +42,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
             tls_handshake_timeout: Duration::from_secs(10),
-            body_idle_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_mins(5),
             write_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             http2_max_streams: 128,

@@ -12,7 +12,7 @@ pub mod values;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use figment::providers::Format as _;
@@ -68,6 +68,7 @@ macro_rules! section {
 section! {
     /// `server`
     Server {
+        #[serde(deserialize_with = "address")]
         host: IpAddr,
         port: u16,
         base_url: Option<BaseUrl>,
@@ -202,11 +203,25 @@ pub enum MetricsAccess {
 }
 section! {
     /// `grpc`
-    Grpc { host: IpAddr, port: u16 }
+    Grpc {
+        #[serde(deserialize_with = "address")]
+        host: IpAddr,
+        port: u16,
+    }
 }
 section! {
     /// `npm`
     Npm { fallback: bool }
+}
+
+/// An address to listen on, as people and other programs write it: also in brackets, and `localhost`.
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+    bare.parse().map_err(serde::de::Error::custom)
 }
 
 /// Where configuration comes from.

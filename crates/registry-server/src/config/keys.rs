@@ -110,7 +110,8 @@ use Kind::{Boolean, Duration, Integer, List, Size, Text, Tokens};
 
 /// Every key, in the order in which documents and `registry-server config` show them.
 pub static KEYS: &[Key] = &[
-    key("server.host", Text, "127.0.0.1", "The address to listen on; `0.0.0.0` or `::` for all.").env(&["HTTP_HOST"]),
+    key("server.host", Text, "127.0.0.1", "The address to listen on, or `localhost`; `0.0.0.0` or `::` for all.")
+        .env(&["HTTP_HOST"]),
     key("server.port", Integer, "8080", "The TCP port to listen on; `0` lets the system choose.")
         .env(&["PORT", "HTTP_PORT"]),
     key("server.base_url", Text, "", "The URL that clients reach this server by; without it, the Host header says.")
@@ -128,7 +129,7 @@ pub static KEYS: &[Key] = &[
     key("server.max_connections", Integer, "10000", "How many connections are served at once; others wait."),
     key("server.header_timeout", Duration, "30s", "How long a client may take to send a request's headers."),
     key("server.idle_timeout", Duration, "90s", "How long a connection may rest between requests."),
-    key("server.body_idle_timeout", Duration, "30s", "How long a request's body may stand still."),
+    key("server.body_idle_timeout", Duration, "5m", "How long a request's body may stand still."),
     key("server.write_idle_timeout", Duration, "60s", "How long a client may take none of its answer."),
     key("storage.dataDir", Text, "./data", "The folder of the metadata, the blobs and the administrator's token."),
     key("storage.s3.bucket", Text, "local", "An S3 bucket for the blobs; `local` keeps them in files.")

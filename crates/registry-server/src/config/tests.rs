@@ -97,6 +97,17 @@ fn a_source_replaces_values_and_not_their_section() {
 }
 
 #[test]
+fn an_address_is_read_as_people_write_it() {
+    for (text, address) in [("localhost", "127.0.0.1"), ("LOCALHOST", "127.0.0.1"), ("[::]", "::"), ("::1", "::1")] {
+        let loaded = case().variable("HTTP_HOST", text).variable("GRPC_HOST", text).load().unwrap().configuration;
+        assert_eq!((loaded.server.host.to_string(), loaded.grpc.host.to_string()), (address.into(), address.into()));
+    }
+    for text in ["", "local host", "[::", "example.com"] {
+        assert!(case().found(&format!("server: {{host: '{text}'}}")).load().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn the_named_file_is_read_instead_of_the_one_in_the_folder() {
     let case = case().found("server: {port: 1001}").named("server: {host: 0.0.0.0}");
     assert_eq!(case.port(), 8080);
