@@ -1,5 +1,6 @@
 //! Connections that are cut anywhere in an upload: every acknowledged blob reads back identical, every other is absent.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -224,6 +225,37 @@ fn of_two_writers_the_newer_wins_and_their_bytes_never_mix() {
         repository.finish(&location, &sha256(&newer), b"").expect(201);
         assert_eq!(repository.get_blob(&sha256(&newer)).expect(200).body, newer);
         repository.head_blob(&sha256(&older)).expect(404);
+    }
+}
+
+/// Whoever is the newest wins, and the blob has its bytes; the others are told so, or that the upload is over.
+#[test]
+fn of_several_writers_at_once_one_wins_and_its_bytes_are_the_blob() {
+    let server = Server::start();
+    let mut random = Random::seeded("several writers at once", 2);
+    for round in 0..40 {
+        let repository = server.repository("torn/several");
+        let location = repository.start_upload();
+        let bodies: Vec<_> = (0..3).map(|_| random.bytes(1000)).collect();
+        let together = Barrier::new(bodies.len());
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let puts = bodies.iter().map(|bytes| {
+                scope.spawn(|| {
+                    together.wait();
+                    server.repository("torn/several").finish(&location, &sha256(bytes), bytes).status
+                })
+            });
+            let puts: Vec<_> = puts.collect();
+            puts.into_iter().map(|put| put.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{round}: {statuses:?}");
+        for (bytes, status) in bodies.iter().zip(&statuses) {
+            match status {
+                201 => assert!(repository.get_blob(&sha256(bytes)).expect(200).body == *bytes, "{round}: other bytes"),
+                404 | 416 => drop(repository.head_blob(&sha256(bytes)).expect(404)),
+                _ => panic!("{round}: {statuses:?}"),
+            }
+        }
     }
 }
 
