@@ -151,6 +151,25 @@ async fn what_a_late_writer_staged_beside_the_object_is_tidied_up_by_the_next_pu
     assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), b"content");
 }
 
+/// A restore that did not end, or a loss of power in the middle of one, leaves files that no row knows.
+#[tokio::test]
+async fn a_strangers_file_at_the_place_of_an_object_is_not_taken_for_it() {
+    let files = Files::new();
+    let store = files.store();
+    for (number, algorithm) in [(1, Algorithm::Sha256), (2, Algorithm::Sha512)] {
+        let original = bytes(u64::from(number), 5000);
+        let staged = Staged::of(store.as_ref(), number, &original).await;
+        let key = staged.candidates(store.as_ref(), &Digest::of(algorithm, &original)).nth(u32::from(number) - 1);
+        fs::create_dir_all(files.object(&key).parent().unwrap()).unwrap();
+        fs::write(files.object(&key), [0; 5000]).unwrap();
+        assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
+        assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), original);
+        assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
+        assert_eq!(contents(store.as_ref(), &key).await.unwrap().unwrap(), original);
+    }
+    assert_eq!(store.list_staged().await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn other_files_in_the_folders_are_neither_listed_nor_touched() {
     let files = Files::new();

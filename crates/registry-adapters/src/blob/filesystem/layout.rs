@@ -114,6 +114,14 @@ impl RelativeKey {
         self.0.rsplit_once('/').expect("a key has a shard").0
     }
 
+    /// The digest that it was made of.
+    pub(super) fn digest(&self) -> Digest {
+        let (folder, name) = self.0.rsplit_once('/').expect("a key has a shard");
+        let algorithm = folder.split_once('/').map_or(Algorithm::Sha256.name(), |(algorithm, _)| algorithm);
+        let hex = name.split_once('-').map_or(name, |(hex, _)| hex);
+        format!("{algorithm}:{hex}").parse().expect("a key is made of a digest")
+    }
+
     /// The key as the port has it.
     pub(super) fn into_key(self) -> ObjectKey {
         ObjectKey(self.0)
@@ -162,7 +170,12 @@ mod tests {
         let other = key_candidates(&sha512).nth(0);
         assert_eq!(other.as_str(), format!("sha512/cf/{}", sha512.encoded()));
         for key in [candidates.nth(0), candidates.nth(1), candidates.nth(u32::MAX), other] {
-            assert_eq!(RelativeKey::new(&key).unwrap().into_key(), key);
+            let relative = RelativeKey::new(&key).unwrap();
+            assert_eq!(
+                relative.digest(),
+                if key.as_str().starts_with("sha512") { sha512.clone() } else { digest.clone() }
+            );
+            assert_eq!(relative.into_key(), key);
         }
     }
 

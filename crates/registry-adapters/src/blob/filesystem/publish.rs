@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use registry_core::digest::{Digest, DigestOf};
 use registry_core::ports::blob_store::Published;
 
+use super::buffers::PIECE_BYTES;
 use super::layout::{Layout, RelativeKey, create_folder, sync_folder};
 use super::lock::{Locked, try_lock};
 
@@ -50,8 +52,9 @@ impl DurableShards {
 /// Blocks.
 ///
 /// An object that is there with that size came from an earlier call for the same upload, because the key is reserved
-/// for it, and its bytes were checked before. So it is never replaced: what is staged beside it is younger, from a
-/// writer that was overtaken long ago and that nobody checked.
+/// for it, and its bytes were checked before. What is staged beside it is younger then, from a writer that was overtaken
+/// long ago and that nobody checked. Or the object is a stranger's, such as what a restore left that did not end. Where
+/// both may be the blob, the object's bytes are looked at, and it is replaced unless they are the right ones.
 pub(super) fn publish(
     layout: &Layout,
     shards: &DurableShards,
@@ -73,7 +76,9 @@ pub(super) fn publish(
             Locked::Moved => {}
         }
     };
-    if object_length(&object)? == Some(size) {
+    let staged_length = staging.as_ref().map(File::metadata).transpose()?.map(|metadata| metadata.len());
+    let may_be_staged = staged_length.is_some_and(|length| length >= size);
+    if object_length(&object)? == Some(size) && (!may_be_staged || digest_of(&object, key)? == key.digest()) {
         shards.ensure(layout, key.shard())?;
         sync_folder(object.parent().expect("an object lies in a shard"))?;
         if staging.is_some() {
@@ -81,11 +86,9 @@ pub(super) fn publish(
         }
         return Ok(Published::Yes);
     }
-    let Some(staging) = staging else { return Ok(Published::Lost) };
-    let length = staging.metadata()?.len();
-    if length < size {
+    let (Some(staging), Some(length), true) = (staging, staged_length, may_be_staged) else {
         return Ok(Published::Lost);
-    }
+    };
     if length > size {
         // Bytes after the last checkpoint; nobody checked them.
         staging.set_len(size)?;
@@ -108,6 +111,21 @@ pub(super) fn publish(
     staging.set_permissions(Permissions::from_mode(OBJECT_MODE))?;
     sync_folder(object.parent().expect("an object lies in a shard"))?;
     Ok(Published::Yes)
+}
+
+/// The digest of the bytes at `path`, by the algorithm of `key`.
+fn digest_of(path: &Path, key: &RelativeKey) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut digest = DigestOf::new(key.digest().algorithm());
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(digest.finish()),
+            Ok(length) => digest.update(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The length of the object at `path`; `None` when there is none.
