@@ -272,7 +272,9 @@ fn what_the_dockerfile_copies_is_enough_to_build_and_holds_no_secrets() {
     let mut entries: Vec<String> =
         fs::read_dir(&copied).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     entries.sort();
-    assert_eq!(entries, ["Cargo.lock", "Cargo.toml", "crates", "deploy", "tests"]);
+    assert_eq!(entries, [".cargo", "Cargo.lock", "Cargo.toml", "crates", "deploy", "tests"]);
+    // Where cargo finds how SQLite is compiled.
+    assert_eq!(fs::read_to_string(copied.join(".cargo/config.toml")).unwrap(), read(".cargo/config.toml"));
     let script = copied.join("deploy/static-root").metadata().unwrap();
     assert!(script.permissions().mode() & 0o111 != 0, "the script can be run");
     // cargo finds the whole workspace, and the locked dependencies of the programs.
