@@ -10,7 +10,7 @@ use registry_tests::oci::{sha256, with_digest};
 use registry_tests::process::free_port;
 use registry_tests::server::{ADMIN, request};
 use registry_tests::tools::{run, tool};
-use registry_tests::{Cluster, Connection, Process, Random, Server, eventually};
+use registry_tests::{Cluster, Connection, Image, Process, Random, S3, Server, Stores, eventually, postgres};
 use tempfile::TempDir;
 
 use super::{read, root};
@@ -28,7 +28,7 @@ const KINDS: [Kind; 2] = [Kind::Haproxy, Kind::Nginx];
 /// A running balancer, with the configuration of deploy/ and addresses of this test.
 pub(super) struct Balancer {
     address: SocketAddr,
-    _process: Process,
+    process: Process,
     folder: TempDir,
 }
 
@@ -92,7 +92,7 @@ impl Balancer {
         let folder = TempDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let process = Process::start(&mut kind.command(&program, folder.path(), address, servers));
-        let balancer = Self { address, _process: process, folder };
+        let balancer = Self { address, process, folder };
         eventually("the balancer serves", || {
             let answer = request(address, None, "GET", "/healthz", &[], b"").ok()?;
             (answer.status == 200).then_some(())
@@ -266,6 +266,53 @@ fn haproxy_sends_nothing_to_a_replica_that_is_not_ready() {
     eventually("nothing goes there", || (reached() == 0).then_some(()));
     std::fs::rename(&away, servers[0].data()).unwrap();
     eventually("it takes its turn again", || (reached() >= 2).then_some(()));
+}
+
+#[test]
+fn haproxy_serves_through_those_that_live_while_none_is_ready() {
+    let test = "no replica is ready";
+    let Some(mut store) = S3::own(test) else { return };
+    let Some(database) = postgres::server(test).map(postgres::Postgres::database) else { return };
+    let cluster = Cluster::start_on(Stores::new(&store.s3, database), 3, &[]);
+    let addresses: [SocketAddr; 3] = cluster.addresses().try_into().expect("three were asked for");
+    let Some(balancer) = Balancer::start(Kind::Haproxy, test, &addresses) else { return };
+    let image = Image::new(vec![Random::new(11).bytes(10_000)]);
+    cluster.replicas[0].repository("team/app").push("1", &image);
+    // How many requests HAProxy has sent on to a server of this backend, after its log.
+    let sent_to = |backend: &str| balancer.process.stdout().matches(&format!(" registry {backend}/foundry-")).count();
+    let manifest = || balancer.request("GET", "/v2/team/app/manifests/1", b"").expect(200);
+
+    store.kill();
+    for replica in &cluster.replicas {
+        eventually("it is not ready", || (replica.get("/readyz").status == 503).then_some(()));
+    }
+    // Not one is refused, before and after HAProxy has noticed.
+    eventually("it sends to those that live", || {
+        manifest();
+        (sent_to("alive") > 0).then_some(())
+    });
+    for _ in 0..6 {
+        manifest();
+    }
+    store.start_again();
+    let before = sent_to("replicas");
+    eventually("it sends to those that are ready", || {
+        manifest();
+        (sent_to("replicas") > before).then_some(())
+    });
+}
+
+#[test]
+fn nginx_hands_on_the_answer_of_a_replica_whose_store_is_away() {
+    let servers = three_servers();
+    let addresses = [servers[0].address(), servers[1].address(), servers[2].address()];
+    let Some(balancer) = Balancer::start(Kind::Nginx, "a replica's store is away", &addresses) else { return };
+    std::fs::rename(servers[0].data(), servers[0].folder().join("away")).unwrap();
+    servers[0].get("/readyz").expect(503);
+    // Each has its turn, and is not let rest for what it said.
+    let mut statuses = [(); 9].map(|()| balancer.request("GET", "/readyz", b"").status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 503, 503, 503]);
 }
 
 #[test]
