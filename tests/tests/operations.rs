@@ -59,6 +59,9 @@ fn readiness_names_what_is_missing() {
     assert!(!blobs["reason"].as_str().unwrap().is_empty());
     assert!(!answer.text().contains(server.folder().to_str().unwrap()), "strangers learn no paths: {}", answer.text());
     server.anonymous("GET", "/healthz", &[], b"").expect(200);
+    let process = json!({ "ready": true, "checks": [{ "name": "process", "ok": true }] });
+    assert_eq!(server.anonymous("GET", "/readyz?exclude=stores", &[], b"").expect(200).json(), process);
+    server.anonymous("GET", "/readyz?exclude=blobs", &[], b"").expect(400);
     eventually("the log has the cause", || {
         server.log().iter().any(|line| line.contains("not ready") && line.contains("No such file")).then_some(())
     });

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use serde::Serialize;
 
+use crate::request::Request;
 use crate::response::{self, Response, ResponseExt};
 
 /// How long the checks may take together; a probe that waits longer has given up.
@@ -19,8 +20,17 @@ const CHECKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Cheap enough to be asked every few seconds. What a check says is shown to anyone who asks: no secret, no path.
 #[async_trait]
 pub trait Readiness: Send + Sync {
-    /// Every check, with what came of it.
-    async fn checks(&self) -> Vec<Check>;
+    /// Every check of that scope, with what came of it.
+    async fn checks(&self, scope: Scope) -> Vec<Check>;
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All that the server needs.
+    Everything,
+    /// The process alone: whether it was told to stop. Stores are not asked, and answer for nothing.
+    Process,
 }
 
 /// What came of one check.
@@ -53,8 +63,18 @@ pub fn liveness() -> Response {
 }
 
 /// The answer to `GET /readyz`: 200 when every check passes, else 503, with every check's outcome as JSON.
-pub async fn readiness(readiness: &Arc<dyn Readiness>) -> Response {
-    let checks = tokio::time::timeout(CHECKS_TIMEOUT, readiness.checks()).await.unwrap_or_else(|_| {
+///
+/// `?exclude=stores` leaves the stores out, for a balancer that would take all replicas out at once while a store is away.
+/// As in Kubernetes' pages of this name; but an exclusion that means nothing is 400, or it would be found out too late.
+pub async fn readiness(readiness: &Arc<dyn Readiness>, request: &Request) -> Response {
+    let scope = match scope(request) {
+        Ok(scope) => scope,
+        Err(unknown) => {
+            let text = format!("there is no `{unknown}` to exclude: `stores` can be\n");
+            return uncached(response::text(StatusCode::BAD_REQUEST, text));
+        }
+    };
+    let checks = tokio::time::timeout(CHECKS_TIMEOUT, readiness.checks(scope)).await.unwrap_or_else(|_| {
         let reason = format!("no answer within {} s", CHECKS_TIMEOUT.as_secs());
         vec![Check { name: "checks", outcome: Err(reason) }]
     });
@@ -65,6 +85,18 @@ pub async fn readiness(readiness: &Arc<dyn Readiness>) -> Response {
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     uncached(response::json(status, &ReadinessDocument { ready, checks }))
+}
+
+/// What the query of a request for `/readyz` leaves to be asked, or the exclusion that means nothing.
+fn scope(request: &Request) -> Result<Scope, String> {
+    let mut scope = Scope::Everything;
+    for (_, excluded) in request.query_pairs().filter(|(name, _)| name == "exclude") {
+        match &*excluded {
+            "stores" => scope = Scope::Process,
+            unknown => return Err(unknown.to_owned()),
+        }
+    }
+    Ok(scope)
 }
 
 fn uncached(response: Response) -> Response {

@@ -78,7 +78,7 @@ impl Application for Operations {
         }
         match page {
             "/healthz" => health::liveness(),
-            "/readyz" => health::readiness(&self.readiness).await,
+            "/readyz" => health::readiness(&self.readiness, &request).await,
             _ => self.metrics(&request).await,
         }
     }

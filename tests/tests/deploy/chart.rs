@@ -121,9 +121,10 @@ fn replicas_come_and_go_without_a_gap() {
     assert_eq!(deployment["replicas"], 3);
     assert_eq!(deployment["strategy"], yaml("{type: RollingUpdate, rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}"));
     let container = container(&objects);
+    // A pod has to have found its stores once; if they go away afterwards, for all, none is restarted or taken out.
+    assert_eq!(container["startupProbe"]["httpGet"], yaml("{path: /readyz, port: http}"));
     assert_eq!(container["livenessProbe"]["httpGet"], yaml("{path: /healthz, port: http}"));
-    assert_eq!(container["startupProbe"]["httpGet"], yaml("{path: /healthz, port: http}"));
-    assert_eq!(container["readinessProbe"]["httpGet"], yaml("{path: /readyz, port: http}"));
+    assert_eq!(container["readinessProbe"]["httpGet"], yaml("{path: '/readyz?exclude=stores', port: http}"));
     // Told to stop, a pod serves until nobody sends it anything new, and then finishes what is under way.
     let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
     let configuration = only(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap();

@@ -20,6 +20,10 @@ fn properties<'a>(resources: &'a Value, name: &str, kind: &str) -> &'a Value {
     &resources[name]["Properties"]
 }
 
+fn yaml(text: &str) -> Value {
+    serde_norway::from_str(text).unwrap()
+}
+
 /// The strings of a list or of a single one.
 fn strings(value: &Value) -> Vec<&str> {
     match value {
@@ -101,7 +105,9 @@ fn the_service_is_what_foundry_needs() {
     assert_read_by_the_server(plain.iter().chain(&secret).map(String::as_str));
 
     let group = properties(&resources, "TargetGroup", "AWS::ElasticLoadBalancingV2::TargetGroup");
-    assert_eq!(group["HealthCheckPath"], "/readyz");
+    // Not of the stores: ECS replaces what is not healthy, all at once if a store is away.
+    assert_eq!(group["HealthCheckPath"], "/healthz");
+    assert_eq!(container["HealthCheck"]["Command"], yaml("[CMD, registry-server, healthcheck]"));
     let attributes = group["TargetGroupAttributes"].as_sequence().unwrap();
     let sticky = attributes.iter().find(|attribute| attribute["Key"] == "stickiness.enabled").unwrap();
     assert_eq!(sticky["Value"], "false");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use registry_core::testing::entropy::SeededEntropy;
-use registry_http::health::{Check, Readiness};
+use registry_http::health::{Check, Readiness, Scope};
 use registry_http::metrics::Metrics;
 use registry_http::operations::{MetricsAccess, Operations};
 
@@ -16,7 +16,10 @@ struct Database(Mutex<Option<String>>);
 
 #[async_trait]
 impl Readiness for Database {
-    async fn checks(&self) -> Vec<Check> {
+    async fn checks(&self, scope: Scope) -> Vec<Check> {
+        if scope == Scope::Process {
+            return vec![Check { name: "process", outcome: Ok(()) }];
+        }
         let outcome = self.0.lock().unwrap().clone().map_or(Ok(()), Err);
         vec![Check { name: "database", outcome }, Check { name: "blobs", outcome: Ok(()) }]
     }
@@ -48,6 +51,27 @@ async fn readiness_names_what_is_missing() {
         r#"{"ready":false,"checks":[{"name":"database","ok":false,"reason":"locked"},{"name":"blobs","ok":true}]}"#;
     assert_eq!((answer.status, answer.text()), (503, some));
     assert_eq!(client.get("/healthz").await.status, 200, "it lives all the same");
+}
+
+#[tokio::test]
+async fn readiness_can_leave_out_the_stores_and_nothing_else() {
+    let database = Arc::<Database>::default();
+    *database.0.lock().unwrap() = Some("locked".to_owned());
+    let server = start(database).await;
+    let mut client = Client::connect(server.address).await;
+    let process = r#"{"ready":true,"checks":[{"name":"process","ok":true}]}"#;
+    for query in ["exclude=stores", "exclude=stores&exclude=stores", "a=b&exclude=%73tores"] {
+        let answer = client.get(&format!("/readyz?{query}")).await;
+        assert_eq!((answer.status, answer.text()), (200, process), "{query}");
+    }
+    for query in ["", "a=b", "excluded=stores", "stores"] {
+        assert_eq!(client.get(&format!("/readyz?{query}")).await.status, 503, "{query}");
+    }
+    for query in ["exclude", "exclude=", "exclude=store", "exclude=stores&exclude=process"] {
+        let answer = client.get(&format!("/readyz?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.text().ends_with("to exclude: `stores` can be\n"), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

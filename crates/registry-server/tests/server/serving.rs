@@ -102,6 +102,7 @@ fn it_serves_on_for_a_while_when_it_is_not_ready_any_more() {
     server.wait_for("not ready any more");
     let answer = server.authorized("GET", "/readyz", b"");
     assert_eq!((answer.status, answer.text().contains("it was told to stop")), (503, true), "{}", answer.text());
+    assert_eq!(server.authorized("GET", "/readyz?exclude=stores", b"").status, 503, "that is of the process itself");
     for path in ["/healthz", "/v2/", "/api/v1/packages"] {
         assert_eq!(server.authorized("GET", path, b"").status, 200, "{path}");
     }
