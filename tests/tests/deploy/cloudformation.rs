@@ -111,7 +111,11 @@ fn the_service_is_what_foundry_needs() {
     let attributes = group["TargetGroupAttributes"].as_sequence().unwrap();
     let sticky = attributes.iter().find(|attribute| attribute["Key"] == "stickiness.enabled").unwrap();
     assert_eq!(sticky["Value"], "false");
-    let service = &properties(&resources, "Service", "AWS::ECS::Service")["DeploymentConfiguration"];
+    let service = properties(&resources, "Service", "AWS::ECS::Service");
+    assert!(service.get("DesiredCount").is_none(), "an update of the stack would undo what was scaled out");
+    let target = properties(&resources, "ScalableTarget", "AWS::ApplicationAutoScaling::ScalableTarget");
+    assert_eq!(target["MinCapacity"], "DesiredCount");
+    let service = &service["DeploymentConfiguration"];
     assert_eq!(service["MinimumHealthyPercent"], 100);
     assert_eq!(service["DeploymentCircuitBreaker"]["Rollback"], true);
 }
