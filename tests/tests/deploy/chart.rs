@@ -12,7 +12,10 @@ use super::{assert_read_by_the_server, documents, effective_configuration, root}
 
 const CHART: &str = "deploy/helm/foundry";
 /// Of values: `ci/<name>-values.yaml`.
-const SETS: [&str; 3] = ["replicas", "everything", "single"];
+const SETS: [&str; 4] = ["replicas", "everything", "tokens", "single"];
+
+/// Where the set `tokens` has its files.
+const TOKENS: &str = "/run/secrets/foundry";
 
 struct Helm {
     program: std::path::PathBuf,
@@ -109,6 +112,10 @@ fn each_set_of_values_makes_what_it_asks_for() {
     everything.extend(["HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "ServiceMonitor"]);
     everything.sort_unstable();
     assert_eq!(kinds(&helm.render("everything")), everything);
+    let mut tokens = common.to_vec();
+    tokens.push("ServiceMonitor");
+    tokens.sort_unstable();
+    assert_eq!(kinds(&helm.render("tokens")), tokens);
     let single = ["ConfigMap", "Deployment", "PersistentVolumeClaim", "Service", "ServiceAccount"];
     assert_eq!(kinds(&helm.render("single")), single);
 }
@@ -197,7 +204,7 @@ fn pods_may_serve_and_nothing_more() {
 }
 
 #[test]
-fn values_that_would_lose_data_are_refused() {
+fn values_that_would_lose_data_or_be_dropped_are_refused() {
     let Some(helm) = Helm::new("values that contradict each other") else { return };
     let refused = |set: &str, change: &str, reason: &str| {
         let said = fail(helm.template(set).args(["--set", change]));
@@ -209,6 +216,13 @@ fn values_that_would_lose_data_are_refused() {
     refused("replicas", "database.host=", "set database.host and storage.s3.bucket");
     refused("replicas", "database.existingSecret=", "database.existingSecret must name a Secret");
     refused("replicas", "auth.existingSecret=", "auth.existingSecret must name a Secret");
+    refused("tokens", "auth.existingSecret=foundry-tokens", "config.auth.tokens would be without effect");
+    refused("replicas", "ingress.enabled=true", "ingress.enabled needs server.trustedProxies");
+    // What the pod's own settings have to agree with.
+    for key in ["host=::", "port=80", "shutdown_delay=1s", "shutdown_grace=1h", "tls.key=a"] {
+        let name = key.split(['=', '.']).next().unwrap();
+        refused("single", &format!("config.server.{key}"), &format!("config.server.{name} contradicts the chart"));
+    }
     refused("single", "replicaCount=2", "persistence.enabled is for one server");
     refused("single", "database.host=db", "persistence.enabled keeps the metadata on its volume");
     // A key that nobody reads is a mistake.
@@ -222,11 +236,19 @@ fn the_server_reads_what_the_chart_sets() {
     for set in SETS {
         let objects = helm.render(set);
         let variables = container(&objects)["env"].as_sequence().unwrap();
-        assert_read_by_the_server(variables.iter().map(|variable| variable["name"].as_str().unwrap()));
+        let names = variables.iter().map(|variable| variable["name"].as_str().unwrap());
+        // Read by what verifies certificates.
+        assert_read_by_the_server(names.filter(|name| *name != "SSL_CERT_FILE"));
 
         let configuration = only(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap();
+        let secrets = helm.home.path().join("secrets");
+        let configuration = configuration.replace(TOKENS, secrets.to_str().unwrap());
+        for token in ["administrator", "prometheus"] {
+            std::fs::create_dir_all(&secrets).unwrap();
+            std::fs::write(secrets.join(token), format!("a-token-for-{token}\n")).unwrap();
+        }
         let file = helm.home.path().join("config.yaml");
-        std::fs::write(&file, configuration).unwrap();
+        std::fs::write(&file, &configuration).unwrap();
         let own = effective_configuration(helm.home.path(), &file, &[]);
         assert_eq!(own.code, Some(0), "{}\n{configuration}", own.stderr);
         if set == "everything" {
@@ -242,6 +264,51 @@ fn the_server_reads_what_the_chart_sets() {
     let arguments = arguments.iter().map(|argument| argument.as_str().unwrap());
     let arguments = arguments.map(|argument| if argument.starts_with('/') { file.to_str().unwrap() } else { argument });
     succeed(server_command(Path::new("/")).args(arguments).arg("config"));
+}
+
+#[test]
+fn files_can_be_mounted_for_what_the_configuration_names() {
+    let Some(helm) = Helm::new("more volumes") else { return };
+    let objects = helm.render("tokens");
+    let pod = &only(&objects, "Deployment")["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_sequence().unwrap();
+    let mounts = container(&objects)["volumeMounts"].as_sequence().unwrap();
+    let mounted = |path: &str| {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path).unwrap_or_else(|| panic!("{mounts:?}"));
+        volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap_or_else(|| panic!("{volumes:?}"))
+    };
+    assert_eq!(mounted(TOKENS)["secret"]["secretName"], "foundry-tokens");
+    assert_eq!(mounted("/run/authority")["configMap"]["name"], "private-authority");
+    assert_eq!(variable(&objects, "SSL_CERT_FILE")["value"], "/run/authority/ca.crt");
+    // The chart's own are there too.
+    assert_eq!(mounted("/etc/foundry")["configMap"]["name"], "foundry");
+    assert_eq!(mounted("/tmp")["emptyDir"], yaml("{}"));
+    // Prometheus shows the token of which the server has the file.
+    let endpoint = &only(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+    let credentials = &endpoint["authorization"]["credentials"];
+    let configuration = yaml(only(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap());
+    let token = &configuration["auth"]["tokens"][1];
+    assert_eq!((&credentials["name"], &credentials["key"]), (&"foundry-tokens".into(), &"prometheus".into()));
+    assert_eq!(token["token_file"], format!("{TOKENS}/prometheus"));
+    // No list of the environment stands in front of those of the file.
+    let names = container(&objects)["env"].as_sequence().unwrap().iter().map(|variable| &variable["name"]);
+    assert!(names.into_iter().all(|name| name != "FOUNDRY_AUTH__TOKENS"));
+}
+
+#[test]
+fn an_ingress_with_a_certificate_says_what_the_registry_is_called() {
+    let Some(helm) = Helm::new("the registry's URL") else { return };
+    let url = |more: &[&str]| {
+        let common = ["--set", "ingress.enabled=true,ingress.host=r.example.com,server.trustedProxies={10.0.0.0/8}"];
+        let objects = documents(&succeed(helm.template("replicas").args(common).args(more)));
+        let file = only(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap().to_owned();
+        yaml(&file)["server"].get("base_url").cloned()
+    };
+    assert_eq!(url(&["--set", "ingress.tlsSecret=certificate"]), Some("https://r.example.com".into()));
+    let own = "ingress.tlsSecret=certificate,server.baseUrl=https://other.example.com";
+    assert_eq!(url(&["--set", own]), Some("https://other.example.com".into()));
+    // Who ends TLS elsewhere, or not at all, is not known here.
+    assert_eq!(url(&[]), None);
 }
 
 #[test]

@@ -52,6 +52,26 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "foundry.validate" -}}
 {{- $database := .Values.database.host -}}
 {{- $bucket := .Values.storage.s3.bucket -}}
+{{- $server := default dict .Values.config.server -}}
+{{- $tokens := (default dict .Values.config.auth).tokens -}}
+{{- /* What the chart decides elsewhere, and the place to say it. */ -}}
+{{- $elsewhere := dict
+  "host" "a pod listens on all its addresses"
+  "port" "a pod listens on 8080; set service.port"
+  "shutdown_delay" "set server.preStopSeconds"
+  "shutdown_grace" "set server.shutdownGraceSeconds, which the pod's own patience follows"
+  "tls" "probes and the Service speak plain HTTP; end TLS at the ingress" -}}
+{{- range $key, $place := $elsewhere -}}
+{{- if hasKey $server $key -}}
+{{- fail (printf "config.server.%s contradicts the chart: %s" $key $place) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $tokens .Values.auth.existingSecret -}}
+{{- fail "config.auth.tokens would be without effect beside auth.existingSecret: unset one of them" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not (or .Values.server.trustedProxies $server.trusted_proxies)) -}}
+{{- fail "ingress.enabled needs server.trustedProxies, the networks of the ingress controller: all clients would share its address, and be sent to http:// for their tokens" -}}
+{{- end -}}
 {{- if .Values.persistence.enabled -}}
 {{- if $database -}}
 {{- fail "persistence.enabled keeps the metadata on its volume; unset database.host" -}}
@@ -66,8 +86,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not .Values.database.existingSecret -}}
 {{- fail "database.existingSecret must name a Secret with the password of the database's user" -}}
 {{- end -}}
-{{- if not .Values.auth.existingSecret -}}
-{{- fail "auth.existingSecret must name a Secret with the administrators' tokens: replicas have no place to keep one of their own" -}}
+{{- if not (or .Values.auth.existingSecret $tokens) -}}
+{{- fail "auth.existingSecret must name a Secret with the administrators' tokens, or config.auth.tokens the files that hold them: replicas have no place to keep one of their own" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
