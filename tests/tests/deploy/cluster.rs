@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 
 use registry_tests::clients::images::{self, architecture};
 use registry_tests::clients::{self, Docker, server_images};
@@ -12,9 +11,9 @@ use registry_tests::server::request;
 use registry_tests::tools::{run, succeed};
 use registry_tests::{Answer, Random, eventually};
 
-use super::compose::{FILE, SEAWEEDFS, interpolations};
+use super::compose::{self, FILE, SEAWEEDFS, interpolations};
 use super::image::build_image;
-use super::{read, root};
+use super::read;
 
 const MIB: usize = 1024 * 1024;
 
@@ -40,9 +39,8 @@ impl Composed {
     /// What compose prints, told nothing of the environment but where the daemon is.
     #[track_caller]
     fn compose(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(&self.compose);
-        command.args(["-f", FILE, "-f", SEAWEEDFS]).args(arguments).current_dir(root()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap()).env("DOCKER_HOST", self.docker.address());
+        let mut command = compose::command(&self.compose, self.docker.path(), &[FILE, SEAWEEDFS]);
+        command.args(arguments).env("DOCKER_HOST", self.docker.address());
         command
             .env("HOME", self.docker.path())
             .env("COMPOSE_PROJECT_NAME", "foundry")

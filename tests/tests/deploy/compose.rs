@@ -1,26 +1,43 @@
-//! deploy/compose.yaml, what may stand in MinIO's place, and .env.example.
+//! deploy/compose.yaml, what may stand in MinIO's place, and .env.example. The compose that Debian has is older than the
+//! `name` of a project in the file: it is given the files without that line.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use registry_tests::tools::{succeed, tool};
 use serde_norway::Value;
+use tempfile::TempDir;
 
 use super::{assert_read_by_the_server, documents, read, root};
 
 pub(super) const FILE: &str = "deploy/compose.yaml";
 pub(super) const SEAWEEDFS: &str = "deploy/compose.seaweedfs.yaml";
+const S3: &str = "deploy/compose.s3.yaml";
 
 fn compose() -> Value {
     documents(&read(FILE)).remove(0)
 }
 
-/// The `${NAME:-default}` of a text: name, default.
+/// `docker-compose` with these files of deploy/, which `folder` gets copies of that it understands.
+pub(super) fn command(program: &Path, folder: &Path, files: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.arg("--project-directory").arg(root().join("deploy"));
+    for file in files {
+        let copy = folder.join(file.rsplit('/').next().unwrap());
+        std::fs::write(&copy, read(file).replace("\nname: foundry\n", "\n")).unwrap();
+        command.arg("--file").arg(copy);
+    }
+    command
+}
+
+/// The `${NAME:-default}` and `${NAME-default}` of a text: name, default.
 pub(super) fn interpolations(text: &str) -> BTreeMap<String, String> {
     let pieces = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
     let pairs = pieces.map(|(piece, _)| {
-        let (name, default) = piece.split_once(":-").unwrap_or_else(|| panic!("{piece} has no default"));
-        (name.to_owned(), default.to_owned())
+        let (name, default) = piece.split_once('-').unwrap_or_else(|| panic!("{piece} has no default"));
+        (name.trim_end_matches(':').to_owned(), default.to_owned())
     });
     pairs.collect()
 }
@@ -31,21 +48,54 @@ fn the_specifications_schema_accepts_it() {
     succeed(
         Command::new(check)
             .args(["--builtin-schema", "vendor.compose-spec"])
-            .args([FILE, SEAWEEDFS].map(|file| root().join(file))),
+            .args([FILE, SEAWEEDFS, S3].map(|file| root().join(file))),
     );
+}
+
+/// What compose makes of these files, and of the text of an environment file.
+fn understood(compose: &Path, folder: &Path, files: &[&str], environment: Option<&str>) -> Value {
+    let mut command = command(compose, folder, files);
+    if let Some(text) = environment {
+        std::fs::write(folder.join("environment"), text).unwrap();
+        command.arg("--env-file").arg(folder.join("environment"));
+    }
+    documents(&succeed(command.arg("config"))).remove(0)
+}
+
+#[test]
+fn every_command_means_the_same_project() {
+    assert_eq!(compose()["name"], "foundry");
+    // Nor does a file that some commands name and others do not make it another one.
+    assert!(!read(".env.example").contains("COMPOSE_PROJECT_NAME"));
+    for file in [SEAWEEDFS, S3] {
+        assert!(documents(&read(file)).remove(0).get("name").is_none(), "{file}");
+    }
+}
+
+#[test]
+fn s3_itself_is_used_when_the_example_is_changed_as_it_says() {
+    let Some(compose) = tool("compose.yaml with S3 itself", "docker-compose") else { return };
+    let folder = TempDir::new().unwrap();
+    let example = read(".env.example");
+    assert!(example.contains("\nAWS_ENDPOINT_URL=http://minio:9000\n") && example.contains("(AWS_ENDPOINT_URL=)"));
+    let changed = example.replace("\nAWS_ENDPOINT_URL=http://minio:9000\n", "\nAWS_ENDPOINT_URL=\n");
+    let services = &understood(&compose, folder.path(), &[FILE, S3], Some(&changed))["services"];
+    for number in 1..=3 {
+        // What is empty the server takes for absent.
+        assert_eq!(services[format!("foundry-{number}")]["environment"]["AWS_ENDPOINT_URL"], "");
+    }
+    let scaled: Vec<_> = services.as_mapping().unwrap().iter().filter(|(_, own)| own.get("scale").is_some()).collect();
+    let names: Vec<_> = scaled.iter().map(|(name, own)| (name.as_str().unwrap(), own["scale"].as_u64())).collect();
+    assert_eq!(names, [("bucket", Some(0)), ("minio", Some(0))], "MinIO is left out, and who made its bucket");
 }
 
 #[test]
 fn compose_itself_understands_it_with_the_example_environment() {
     let Some(compose) = tool("docker-compose reads compose.yaml", "docker-compose") else { return };
-    let understood = |arguments: &[&str]| {
-        let mut command = Command::new(&compose);
-        command.args(arguments).args(["-f", FILE, "config"]).current_dir(root()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap());
-        documents(&succeed(&mut command)).remove(0)
-    };
+    let folder = TempDir::new().unwrap();
+    let understood = |environment: Option<&str>| understood(&compose, folder.path(), &[FILE], environment);
     // What the example says is what holds without it.
-    let (bare, example) = (understood(&[]), understood(&["--env-file", ".env.example"]));
+    let (bare, example) = (understood(None), understood(Some(&read(".env.example"))));
     assert_eq!(bare["services"], example["services"]);
     for number in 1..=3 {
         let replica = &bare["services"][format!("foundry-{number}")];
@@ -59,12 +109,10 @@ fn compose_itself_understands_it_with_the_example_environment() {
 fn the_example_environment_has_each_variable_with_its_default() {
     let example = read(".env.example");
     let lines = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut set: BTreeMap<String, String> = lines
+    let set: BTreeMap<String, String> = lines
         .map(|line| line.split_once('=').unwrap_or_else(|| panic!("{line} sets nothing")))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    // Read by compose itself.
-    assert_eq!(set.remove("COMPOSE_PROJECT_NAME").as_deref(), Some("foundry"));
     let mut expected = interpolations(&read(FILE));
     for (name, default) in interpolations(&read(SEAWEEDFS)) {
         assert_eq!(*expected.entry(name).or_insert_with(|| default.clone()), default);
