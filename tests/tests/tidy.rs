@@ -273,6 +273,19 @@ fn dependencies_are_declared_once_alphabetically_and_with_a_reason() {
 }
 
 #[test]
+fn nothing_is_compiled_before_there_is_a_compiler() {
+    let script = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    let steps: Vec<&str> = script.lines().filter(|line| line.starts_with("step '")).collect();
+    let installs = steps.iter().position(|step| step.ends_with("tests/lib/install ci")).expect("it installs");
+    let needs_nothing = |step: &&str| step.contains(" cargo fmt ");
+    assert!(steps[..installs].iter().all(needs_nothing), "{steps:?}");
+    let installer = std::fs::read_to_string(root().join("tests/lib/install")).unwrap();
+    let ci = installer.split_once("\nci() {\n").and_then(|(_, rest)| rest.split_once("\n}")).expect("it is there").0;
+    assert!(ci.find("debian build-essential") < ci.find("cargo_program"), "{ci}");
+    assert!(ci.contains("debian build-essential"), "{ci}");
+}
+
+#[test]
 fn lints_are_the_workspaces() {
     let mut found = String::new();
     for package in packages() {
