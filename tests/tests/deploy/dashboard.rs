@@ -87,6 +87,21 @@ fn every_query_asks_for_metrics_and_labels_that_a_server_has() {
 }
 
 #[test]
+fn what_readiness_says_is_no_failure() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/foundry.json")).unwrap();
+    let mut queries = Vec::new();
+    texts(&dashboard, "expr", &mut queries);
+    let failures: Vec<_> =
+        queries.iter().filter(|query| query.contains("5xx") || query.contains("by (status)")).collect();
+    assert!(failures.len() >= 3, "{failures:?}");
+    for query in failures {
+        // Of the share, too, both of what is divided.
+        let selected = query.matches("foundry_http_requests_total{").count();
+        assert_eq!(query.matches("route!=\"/readyz\"").count(), selected, "{query}");
+    }
+}
+
+#[test]
 fn its_panels_have_places_and_explanations() {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/foundry.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
