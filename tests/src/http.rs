@@ -34,6 +34,35 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
+    /// The parts of a `multipart/byteranges` body, which is read strictly: the `Content-Type`, `Content-Range` and bytes
+    /// of each.
+    #[track_caller]
+    pub fn parts(&self) -> Vec<(String, String, Vec<u8>)> {
+        let content_type = self.header("content-type").expect("it has a type");
+        let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").expect("it has several parts");
+        let delimiter = format!("\r\n--{boundary}").into_bytes();
+        // The first delimiter needs no line end before it.
+        let mut rest = [b"\r\n", self.body.as_slice()].concat();
+        let mut parts = Vec::new();
+        loop {
+            let after = rest.strip_prefix(delimiter.as_slice()).expect("a delimiter");
+            if after == b"--\r\n" {
+                return parts;
+            }
+            let (head, bytes) = split_once(after.strip_prefix(b"\r\n").expect("a line end"), b"\r\n\r\n");
+            let head = String::from_utf8(head.to_vec()).expect("headers are text");
+            let headers: Vec<&str> = head.split("\r\n").collect();
+            let [content_type, content_range] = headers[..] else { panic!("{head}") };
+            let (content, _) = split_once(bytes, &delimiter);
+            parts.push((
+                content_type.strip_prefix("Content-Type: ").expect("a type").to_owned(),
+                content_range.strip_prefix("Content-Range: ").expect("a range").to_owned(),
+                content.to_vec(),
+            ));
+            rest = bytes[content.len()..].to_vec();
+        }
+    }
+
     /// The code of the first error of an OCI refusal.
     pub fn oci_code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
@@ -45,6 +74,14 @@ impl Answer {
         assert_eq!(self.status, status, "{:?} {:.500}", self.headers, self.text());
         self
     }
+}
+
+/// What is before and after the first `separator`.
+#[track_caller]
+fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
+    let found = bytes.windows(separator.len()).position(|window| window == separator);
+    let at = found.unwrap_or_else(|| panic!("no {:?}", String::from_utf8_lossy(separator)));
+    (&bytes[..at], &bytes[at + separator.len()..])
 }
 
 /// One connection.

@@ -162,6 +162,18 @@ fn parts_of_an_artifact_and_an_interrupted_download() {
         assert_eq!(got.header("content-range"), Some(expected));
         assert!(got.body == part, "{range}");
     }
+    let several = curl.ask(curl.with_token().args(["-r", "0-9,100-109", &url])).expect(206);
+    let content_type = several.header("content-type").expect("parts have a type");
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").expect("there are several parts");
+    let mut expected = Vec::new();
+    for (range, bytes) in [("0-9", &content[..10]), ("100-109", &content[100..110])] {
+        // What curl sends with --data-binary is of this type unless it is told another.
+        let head = "Content-Type: application/x-www-form-urlencoded\r\nContent-Range: bytes";
+        expected.extend(format!("--{boundary}\r\n{head} {range}/300000\r\n\r\n").into_bytes());
+        expected.extend([bytes, b"\r\n"].concat());
+    }
+    expected.extend(format!("--{boundary}--\r\n").into_bytes());
+    assert!(several.body == expected, "{}", String::from_utf8_lossy(&several.body));
     let beyond = curl.ask(curl.with_token().args(["--range", "300000-", &url])).expect(416);
     assert_eq!(beyond.header("content-range"), Some("bytes */300000"));
 

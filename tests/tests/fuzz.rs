@@ -41,7 +41,7 @@ fn corpus(server: &Server) -> Vec<Vec<u8>> {
     add("GET /v2/_catalog?n=10&last=a", &[], "");
     add("GET /v2/tags/list?n=1", &[], "");
     add("GET /v2/team/app/tags/list?n=1&last=0", &[], "");
-    add(&format!("GET /v2/team/app/blobs/{blob}"), &["Range: bytes=1-2", "If-None-Match: \"x\""], "");
+    add(&format!("GET /v2/team/app/blobs/{blob}"), &["Range: bytes=1-2,4-", "If-None-Match: \"x\""], "");
     add(&format!("HEAD /v2/team/app/blobs/{blob}"), &[], "");
     add("GET /v2/team/app/manifests/1", &["Accept: application/vnd.oci.image.manifest.v1+json, */*;q=0.5"], "");
     add(&format!("GET /v2/team/app/referrers/{}?artifactType=a/b", image.digest()), &[], "");

@@ -220,8 +220,16 @@ fn parts_of_an_artifact() {
         assert_eq!(answer.header("content-range"), Some(format!("bytes */{SIZE}").as_str()), "{range}");
         assert!(answer.body.len() < 1000, "{range}");
     }
-    // What is no range, or several of them, is answered with the whole (RFC 9110, 14.2).
-    for range in ["bytes=x-y", "bytes=", "bytes", "lines=1-2", "bytes=0-1,5-6", "bytes=--1"] {
+    let answer = server.request("GET", &path("p", "1"), &["Range: bytes=-2,0-1,1000000-1999999"], b"").expect(206);
+    let part = |first: usize, end: usize| {
+        let content_range = format!("bytes {first}-{}/{SIZE}", end - 1);
+        ("text/x".to_owned(), content_range, bytes[first..end].to_vec())
+    };
+    assert!(answer.parts() == [part(SIZE - 2, SIZE), part(0, 2), part(1_000_000, 2_000_000)], "{:?}", answer.headers);
+    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+    assert!(answer.header("content-disposition").is_some_and(|value| value.contains("p-1")));
+    // What is no range is answered with the whole (RFC 9110, 14.2).
+    for range in ["bytes=x-y", "bytes=", "bytes", "lines=1-2", "bytes=0-1,x", "bytes=--1"] {
         let answer = server.request("GET", &path("p", "1"), &[&format!("Range: {range}")], b"").expect(200);
         assert!(answer.body == bytes, "{range}");
     }

@@ -1,5 +1,6 @@
 //! The bodies of answers.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
@@ -22,8 +23,16 @@ pub struct ResponseBody(Kind);
 enum Kind {
     Empty,
     Full(Bytes),
-    Stream { stream: BoxStream<'static, Result<Bytes, StoreError>>, remaining: u64 },
-    Blob { reader: Arc<dyn BlobReader>, range: Range<u64> },
+    Stream {
+        stream: BoxStream<'static, Result<Bytes, StoreError>>,
+        remaining: u64,
+    },
+    Blob {
+        reader: Arc<dyn BlobReader>,
+        range: Range<u64>,
+    },
+    /// None of them is empty.
+    Sequence(VecDeque<ResponseBody>),
 }
 
 impl ResponseBody {
@@ -53,6 +62,12 @@ impl ResponseBody {
         Self(if range.is_empty() { Kind::Empty } else { Kind::Blob { reader, range } })
     }
 
+    /// These one after the other; none is begun before those before it have ended.
+    pub fn sequence(pieces: impl IntoIterator<Item = ResponseBody>) -> Self {
+        let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_end_stream()).collect();
+        Self(if pieces.is_empty() { Kind::Empty } else { Kind::Sequence(pieces) })
+    }
+
     /// The blob and the range that are to be sent, if it is that, and untouched.
     pub(crate) fn as_blob(&self) -> Option<(&Arc<dyn BlobReader>, Range<u64>)> {
         match &self.0 {
@@ -68,6 +83,7 @@ impl ResponseBody {
             Kind::Full(bytes) => bytes.len() as u64,
             Kind::Stream { remaining, .. } => *remaining,
             Kind::Blob { range, .. } => range.end - range.start,
+            Kind::Sequence(pieces) => pieces.iter().map(ResponseBody::remaining).sum(),
         }
     }
 }
@@ -101,6 +117,24 @@ impl Body for ResponseBody {
                     let remaining = range.end - range.start;
                     let stream = Arc::clone(reader).stream(range.clone());
                     self.0 = Kind::Stream { stream, remaining };
+                }
+                Kind::Sequence(pieces) => {
+                    let Some(piece) = pieces.front_mut() else {
+                        self.0 = Kind::Empty;
+                        continue;
+                    };
+                    let next = ready!(Pin::new(&mut *piece).poll_frame(cx));
+                    if matches!(next, Some(Err(_))) {
+                        self.0 = Kind::Empty;
+                    } else if piece.is_end_stream() {
+                        pieces.pop_front();
+                        if pieces.is_empty() {
+                            self.0 = Kind::Empty;
+                        }
+                    }
+                    if next.is_some() {
+                        return Poll::Ready(next);
+                    }
                 }
                 Kind::Stream { stream, remaining } => {
                     let next = ready!(stream.as_mut().poll_next(cx));

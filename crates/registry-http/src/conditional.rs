@@ -1,14 +1,30 @@
 //! Conditional and range requests over something immutable (RFC 9110, sections 13 and 14).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_RANGE, RANGE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use registry_core::digest::Digest;
+use registry_core::ports::blob_store::BlobReader;
 
+use crate::body::ResponseBody;
+use crate::byteranges;
+use crate::ranges::Ranges;
 use crate::response::{Response, ResponseExt, empty};
+
+/// Something immutable that is read by GET and HEAD.
+pub struct Representation<'a> {
+    /// The digest of its bytes.
+    pub digest: &'a Digest,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Its media type.
+    pub content_type: &'a str,
+}
 
 /// What a request may have of something with `size` bytes whose strong entity tag is `etag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +33,8 @@ pub enum Selected {
     Whole,
     /// These bytes of it.
     Part(Range<u64>),
+    /// Several parts of it: none empty, none beyond the end, and no two that overlap or touch.
+    Parts(Vec<Range<u64>>),
     /// Nothing: the client has it.
     NotModified,
     /// Nothing: it is not what the client wants.
@@ -25,8 +43,14 @@ pub enum Selected {
     NotSatisfiable,
 }
 
-/// Evaluates the preconditions and the range of a GET or HEAD. `etag` is with its quotes.
-pub fn select(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Selected {
+impl Selected {
+    /// Whether the client gets bytes of it.
+    pub fn has_content(&self) -> bool {
+        matches!(self, Selected::Whole | Selected::Part(_) | Selected::Parts(_))
+    }
+}
+
+fn select(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Selected {
     let lists = |name: &HeaderName| {
         let mut present = false;
         let mut matches = false;
@@ -51,7 +75,12 @@ pub fn select(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Se
     if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
         return Selected::Whole;
     }
-    parse_range(range, size)
+    match Ranges::parse(range, size) {
+        Ranges::Ignored => Selected::Whole,
+        Ranges::NotSatisfiable => Selected::NotSatisfiable,
+        Ranges::Satisfiable(mut parts) if parts.len() == 1 => Selected::Part(parts.remove(0)),
+        Ranges::Satisfiable(parts) => Selected::Parts(parts),
+    }
 }
 
 /// Whether the client has the current representation by date; only where it sent no entity tag.
@@ -65,98 +94,64 @@ pub fn unmodified_since(headers: &HeaderMap, last_modified_seconds: u64) -> bool
     since.is_some_and(|since| last_modified_seconds <= since.as_secs())
 }
 
-fn parse_range(text: &str, size: u64) -> Selected {
-    let Some(specifier) = text.strip_prefix("bytes=").map(str::trim) else { return Selected::Whole };
-    // Several ranges may be answered with the whole (section 14.2); no client of ours asks for them.
-    let Some((first, last)) = specifier.split_once('-').filter(|_| !specifier.contains(',')) else {
-        return Selected::Whole;
-    };
-    let number = |text: &str| -> Option<u64> {
-        let text = text.trim();
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // More digits than fit is simply beyond every end.
-        digits.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    match (first.trim(), last.trim()) {
-        ("", suffix) => match number(suffix) {
-            None => Selected::Whole,
-            Some(0) => Selected::NotSatisfiable,
-            Some(_) if size == 0 => Selected::NotSatisfiable,
-            Some(suffix) => Selected::Part(size.saturating_sub(suffix)..size),
-        },
-        (first, "") => match number(first) {
-            None => Selected::Whole,
-            Some(first) if first < size => Selected::Part(first..size),
-            Some(_) => Selected::NotSatisfiable,
-        },
-        (first, last) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last && first < size => {
-                Selected::Part(first..last.saturating_add(1).min(size))
-            }
-            (Some(_), Some(_)) => Selected::NotSatisfiable,
-            _ => Selected::Whole,
-        },
+impl Representation<'_> {
+    /// Its strong entity tag, with its quotes.
+    pub fn etag(&self) -> String {
+        format!("\"{}\"", self.digest)
     }
-}
 
-/// The head of the answer for a selection, and the bytes that its body must have (none for HEAD and refusals).
-pub fn head_for(selected: &Selected, method: &Method, etag: &str, size: u64) -> (Response, Option<Range<u64>>) {
-    let status = match selected {
-        Selected::Whole => StatusCode::OK,
-        Selected::Part(_) => StatusCode::PARTIAL_CONTENT,
-        Selected::NotModified => StatusCode::NOT_MODIFIED,
-        Selected::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-        Selected::NotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-    };
-    let response = empty(status).with_text(ETAG, etag).with(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    match selected {
-        Selected::Whole if method == Method::HEAD => (response.with(CONTENT_LENGTH, HeaderValue::from(size)), None),
-        Selected::Whole => (response, Some(0..size)),
-        Selected::Part(part) => {
-            let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
-            (response.with_text(CONTENT_RANGE, &range), Some(part.clone()))
+    /// Evaluates the preconditions and the range of a GET or HEAD.
+    pub fn select(&self, method: &Method, headers: &HeaderMap) -> Selected {
+        select(method, headers, &self.etag(), self.size)
+    }
+
+    /// The answer with what was selected of it, read from `reader`; without one, the head of that answer.
+    pub fn answer(&self, selected: &Selected, reader: Option<&Arc<dyn BlobReader>>) -> Response {
+        let status = match selected {
+            Selected::Whole => StatusCode::OK,
+            Selected::Part(_) | Selected::Parts(_) => StatusCode::PARTIAL_CONTENT,
+            Selected::NotModified => StatusCode::NOT_MODIFIED,
+            Selected::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Selected::NotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        };
+        let response =
+            empty(status).with_text(ETAG, &self.etag()).with(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let size = self.size;
+        let (response, body) = match selected {
+            Selected::Whole => (
+                response.with_text(CONTENT_TYPE, self.content_type),
+                reader.map(|reader| ResponseBody::blob(Arc::clone(reader), 0..size)),
+            ),
+            Selected::Part(part) => (
+                response
+                    .with_text(CONTENT_TYPE, self.content_type)
+                    .with_text(CONTENT_RANGE, &format!("bytes {}-{}/{size}", part.start, part.end - 1)),
+                reader.map(|reader| ResponseBody::blob(Arc::clone(reader), part.clone())),
+            ),
+            Selected::Parts(parts) => (
+                response.with(CONTENT_TYPE, byteranges::content_type(self.digest)),
+                reader.map(|reader| byteranges::body(reader, self.digest, self.content_type, parts)),
+            ),
+            Selected::NotSatisfiable => {
+                return response.with_text(CONTENT_RANGE, &format!("bytes */{size}"));
+            }
+            Selected::NotModified | Selected::PreconditionFailed => return response,
+        };
+        match body {
+            Some(body) => response.map(|_| body),
+            // Ranges are for GET alone, so that this is the head of the whole.
+            None => response.with(CONTENT_LENGTH, HeaderValue::from(size)),
         }
-        Selected::NotSatisfiable => (response.with_text(CONTENT_RANGE, &format!("bytes */{size}")), None),
-        Selected::NotModified | Selected::PreconditionFailed => (response, None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn selected(header: &[(http::HeaderName, &str)], size: u64) -> Selected {
         let headers = header.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         select(&Method::GET, &headers, "\"e\"", size)
-    }
-
-    #[test]
-    fn ranges() {
-        for (range, expected) in [
-            ("bytes=0-0", Selected::Part(0..1)),
-            ("bytes=0-99", Selected::Part(0..10)),
-            ("bytes=3-5", Selected::Part(3..6)),
-            ("bytes=9-", Selected::Part(9..10)),
-            ("bytes=-3", Selected::Part(7..10)),
-            ("bytes=-99", Selected::Part(0..10)),
-            ("bytes=10-", Selected::NotSatisfiable),
-            ("bytes=10-12", Selected::NotSatisfiable),
-            ("bytes=500-0", Selected::NotSatisfiable),
-            ("bytes=-0", Selected::NotSatisfiable),
-            ("bytes=99999999999999999999-", Selected::NotSatisfiable),
-            ("bytes=0-99999999999999999999", Selected::Part(0..10)),
-            ("bytes=1-2,4-5", Selected::Whole),
-            ("bytes=x-y", Selected::Whole),
-            ("bytes=+1-2", Selected::Whole),
-            ("lines=1-2", Selected::Whole),
-            ("bytes=", Selected::Whole),
-            ("bytes=-", Selected::Whole),
-        ] {
-            assert_eq!(selected(&[(RANGE, range)], 10), expected, "{range}");
-        }
-        assert_eq!(selected(&[(RANGE, "bytes=-5")], 0), Selected::NotSatisfiable);
-        assert_eq!(selected(&[(RANGE, "bytes=0-")], 0), Selected::NotSatisfiable);
     }
 
     #[test]
@@ -174,6 +169,11 @@ mod tests {
         }
         assert_eq!(selected(&[(RANGE, "bytes=1-2"), (IF_RANGE, "\"e\"")], 10), Selected::Part(1..3));
         assert_eq!(selected(&[(RANGE, "bytes=1-2"), (IF_RANGE, "\"x\"")], 10), Selected::Whole);
+        assert_eq!(selected(&[(RANGE, "bytes=1-2,4-4")], 10), Selected::Parts(vec![1..3, 4..5]));
+        assert_eq!(selected(&[(RANGE, "bytes=1-2,4-4"), (IF_RANGE, "\"x\"")], 10), Selected::Whole);
+        assert_eq!(selected(&[(RANGE, "bytes=1-2,2-4")], 10), Selected::Part(1..5));
+        assert_eq!(selected(&[(RANGE, "bytes=10-,11-")], 10), Selected::NotSatisfiable);
+        assert_eq!(selected(&[(RANGE, "bytes=1-2,x")], 10), Selected::Whole);
         let headers = [(RANGE, "bytes=1-2".parse().unwrap())].into_iter().collect();
         assert_eq!(select(&Method::HEAD, &headers, "\"e\"", 10), Selected::Whole);
     }
@@ -185,19 +185,5 @@ mod tests {
         assert!(unmodified_since(&headers, 100));
         assert!(!unmodified_since(&headers, 101));
         assert!(!unmodified_since(&HeaderMap::new(), 0));
-    }
-
-    proptest! {
-        #[test]
-        fn a_part_is_never_empty_nor_outside(text in "bytes=[0-9]{0,21}-[0-9]{0,21}", size in 0u64..1000) {
-            if let Selected::Part(part) = parse_range(&text, size) {
-                prop_assert!(part.start < part.end && part.end <= size);
-            }
-        }
-
-        #[test]
-        fn no_text_makes_the_parser_panic(text in any::<String>(), size: u64) {
-            let _ = parse_range(&text, size);
-        }
     }
 }

@@ -57,6 +57,65 @@ fn parts_of_a_blob() {
     assert_eq!(server.get(&blob).expect(200).header("accept-ranges"), Some("bytes"));
 }
 
+/// As containerd's lazy pulling asks, which takes a 200 for the whole layer.
+#[test]
+fn several_parts_of_a_blob_at_once() {
+    let server = Server::start();
+    let repository = server.repository("team/app");
+    const SIZE: usize = 3_000_000;
+    let content = Random::new(6).bytes(SIZE);
+    let digest = repository.push_blob(&content);
+    let blob = repository.path(&format!("blobs/{digest}"));
+    let get = |range: &str, headers: &[&str]| {
+        let range = format!("Range: bytes={range}");
+        server.request("GET", &blob, &[&[range.as_str()], headers].concat(), b"")
+    };
+    for (range, expected) in [
+        ("0-9,100-109", vec![(0, 9), (100, 109)]),
+        (
+            "2000000-2999997, 0-0 ,1000-1000999,-1",
+            vec![(2_000_000, 2_999_997), (0, 0), (1_000, 1_000_999), (2_999_999, 2_999_999)],
+        ),
+        // What is not there is left out; what overlaps or touches is one.
+        ("3000000-,10-19,3000005-3000009,0-4,2-6,7-7", vec![(10, 19), (0, 7)]),
+    ] {
+        let answer = get(range, &[]).expect(206);
+        assert_eq!(answer.header("content-range"), None, "each part has its own");
+        assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+        assert_eq!(answer.header("docker-content-digest"), Some(digest.as_str()));
+        assert_eq!(answer.header("etag"), Some(format!("\"{digest}\"").as_str()));
+        let parts = answer.parts();
+        let ranges: Vec<&str> = parts.iter().map(|(_, range, _)| range.as_str()).collect();
+        let expected_ranges: Vec<String> =
+            expected.iter().map(|(first, last)| format!("bytes {first}-{last}/{SIZE}")).collect();
+        assert_eq!(ranges, expected_ranges, "{range}");
+        for ((content_type, _, bytes), (first, last)) in parts.iter().zip(expected) {
+            assert_eq!(content_type, "application/octet-stream");
+            assert!(*bytes == content[first..=last], "{range}: {first}");
+        }
+    }
+    // Where one is left, the answer is as if it alone had been asked for.
+    for range in ["5-9,0-4", "0-9,3-5", "0-9,3000000-", "0-4,5-9,"] {
+        let answer = get(range, &[]).expect(206);
+        assert_eq!(answer.header("content-range"), Some(format!("bytes 0-9/{SIZE}").as_str()), "{range}");
+        assert_eq!(answer.header("content-type"), Some("application/octet-stream"), "{range}");
+        assert!(answer.body == content[..10], "{range}");
+    }
+    let refused = get("3000000-,5-4", &[]).expect(416);
+    assert_eq!(refused.header("content-range"), Some(format!("bytes */{SIZE}").as_str()));
+    // What is no list of ranges, or one so long that it can only do harm, is as if it were not there.
+    let many = (0..201).map(|n| format!("{}-{}", 2 * n, 2 * n)).collect::<Vec<_>>().join(",");
+    for range in ["0-9,x", many.as_str()] {
+        assert!(get(range, &[]).expect(200).body == content, "{range}");
+    }
+    // Parts only of what the client began with, and only by GET.
+    assert_eq!(get("0-1,5-6", &[&format!("If-Range: \"{digest}\"")]).expect(206).parts().len(), 2);
+    assert!(get("0-1,5-6", &["If-Range: \"other\""]).expect(200).body == content);
+    get("0-1,5-6", &[&format!("If-None-Match: \"{digest}\"")]).expect(304);
+    let head = server.request("HEAD", &blob, &["Range: bytes=0-1,5-6"], b"").expect(200);
+    assert_eq!(head.header("content-length"), Some(SIZE.to_string().as_str()));
+}
+
 #[test]
 fn conditions_on_a_blob() {
     let server = Server::start();

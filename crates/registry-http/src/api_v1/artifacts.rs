@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::{ApiV1, read_segment, rfc3339};
-use crate::body::ResponseBody;
-use crate::conditional::{Selected, head_for, select, unmodified_since};
+use crate::conditional::{Representation, Selected, unmodified_since};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty, json as json_response};
 
@@ -94,29 +93,26 @@ impl ApiV1 {
             let (artifact, reader) = opened.ok_or_else(unknown)?;
             (artifact, Some(reader))
         };
-        let etag = format!("\"{}\"", artifact.digest);
+        let content_type = &artifact.content_type;
+        let file = Representation { digest: &artifact.digest, size: artifact.size, content_type };
         let modified = u64::try_from(artifact.uploaded_at.as_seconds()).unwrap_or(0);
-        let mut selected = select(request.method(), request.headers(), &etag, artifact.size);
+        let mut selected = file.select(request.method(), request.headers());
         if selected == Selected::Whole && unmodified_since(request.headers(), modified) {
             selected = Selected::NotModified;
         }
-        let (mut response, range) = head_for(&selected, request.method(), &etag, artifact.size);
-        if let (Some(reader), Some(range)) = (reader, range) {
-            *response.body_mut() = ResponseBody::blob(reader, range);
-        }
+        let response = file.answer(&selected, reader.as_ref());
         let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
         let mut response = response.with_text(LAST_MODIFIED, &httpdate::fmt_http_date(modified));
         // Servers before this one named by its SHA-512 what was uploaded with that alone.
         if artifact.digest.algorithm() == Algorithm::Sha256 {
             response = response.with_text(CHECKSUM_SHA256, artifact.digest.encoded());
         }
-        Ok(match selected {
-            Selected::Whole | Selected::Part(_) => response
-                .with_text(CONTENT_TYPE, &artifact.content_type)
+        if selected.has_content() {
+            response = response
                 .with(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"))
-                .with_text(CONTENT_DISPOSITION, &content_disposition(&artifact.filename)),
-            _ => response,
-        })
+                .with_text(CONTENT_DISPOSITION, &content_disposition(&artifact.filename));
+        }
+        Ok(response)
     }
 
     pub(super) async fn delete(&self, request: &Request, package: &str, version: &str) -> Result<Response, ApiError> {

@@ -1,16 +1,18 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use registry_core::digest::Digest;
 use registry_core::permission::Action;
+use registry_core::ports::blob_store::BlobReader;
 use registry_core::ports::metadata::blob_index::DeleteBlob;
 use registry_core::services::BlobSource;
 
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
-use crate::body::ResponseBody;
-use crate::conditional::{Selected, head_for, select};
+use crate::conditional::Representation;
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty};
 
@@ -24,7 +26,6 @@ impl V2 {
         let digest = read_digest(digest)?;
         let unknown = || OciError::not_found(ErrorCode::BlobUnknown, format!("the repository has no blob {digest}"));
         let failed = |error| OciError::internal(&error, request.id());
-        let etag = format!("\"{digest}\"");
         let repository = &scoped.resolved.repository;
         if request.method() == Method::HEAD {
             // For one who may push, "exists" must hold until the manifest comes.
@@ -32,9 +33,7 @@ impl V2 {
             let for_push = scoped.principal.may(Action::Push, registry, repository.name.as_str());
             let described = self.services.describe_blob(repository, &digest, for_push).await.map_err(failed)?;
             let blob = described.ok_or_else(unknown)?;
-            let selected = select(request.method(), request.headers(), &etag, blob.size);
-            let (response, _) = head_for(&selected, request.method(), &etag, blob.size);
-            return Ok(blob_headers(response, &digest, &selected));
+            return Ok(answer(request, &digest, blob.size, None));
         }
         let redirect = scoped.resolved.registry.settings.redirect;
         let source = self.services.read_blob(repository, &digest, redirect).await.map_err(failed)?;
@@ -47,12 +46,7 @@ impl V2 {
                     .with(CACHE_CONTROL, HeaderValue::from_static("no-store")));
             }
         };
-        let selected = select(request.method(), request.headers(), &etag, reader.size());
-        let (mut response, range) = head_for(&selected, request.method(), &etag, reader.size());
-        if let Some(range) = range {
-            *response.body_mut() = ResponseBody::blob(reader, range);
-        }
-        Ok(blob_headers(response, &digest, &selected))
+        Ok(answer(request, &digest, reader.size(), Some(&reader)))
     }
 
     pub(super) async fn delete_blob(
@@ -77,14 +71,10 @@ impl V2 {
     }
 }
 
-fn blob_headers(response: Response, digest: &Digest, selected: &Selected) -> Response {
-    let response = response
+fn answer(request: &Request, digest: &Digest, size: u64, reader: Option<&Arc<dyn BlobReader>>) -> Response {
+    let blob = Representation { digest, size, content_type: "application/octet-stream" };
+    let selected = blob.select(request.method(), request.headers());
+    blob.answer(&selected, reader)
         .with_text(DOCKER_CONTENT_DIGEST, digest.as_str())
-        .with(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    match selected {
-        Selected::Whole | Selected::Part(_) => {
-            response.with(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
-        }
-        _ => response,
-    }
+        .with(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"))
 }
