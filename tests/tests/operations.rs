@@ -18,6 +18,31 @@ fn log(server: &Server) -> Vec<Value> {
     server.log().iter().map(parse).collect()
 }
 
+/// The names at the top of a JSON object, each as often as it stands there.
+struct Names(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
 /// The lines of one request, once the last of them, that of the access log, is there.
 #[track_caller]
 fn lines_of(server: &Server, id: &str) -> Vec<Value> {
@@ -435,4 +460,25 @@ fn a_second_signal_stops_at_once() {
         pause();
     }
     assert_eq!(server.wait().code, Some(143));
+}
+
+#[test]
+fn no_line_of_the_log_has_a_name_twice() {
+    let server = Server::builder().environment("FOUNDRY_LOG__LEVEL", "debug").start();
+    server.request("POST", "/api/v1/artifacts/p/1", &[], b"artifact").expect(201);
+    let digest = server.repository("team/app").push_blob(b"blob");
+    // Their bytes are lost: what fails unexpectedly is logged where it is decided, with its cause.
+    std::fs::remove_dir_all(server.data().join("blobs")).unwrap();
+    for (id, path) in [("v2", format!("/v2/team/app/blobs/{digest}")), ("v1", "/api/v1/artifacts/p/1".to_owned())] {
+        server.request("GET", &path, &[&format!("X-Request-Id: {id}")], b"").expect(500);
+        let failures = lines_of(&server, id);
+        assert!(failures.iter().any(|line| line["message"] == "request failed" && line["level"] == "ERROR"), "{id}");
+    }
+    for line in server.log() {
+        let Names(mut names) = serde_json::from_str(&line).unwrap();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{line}");
+    }
 }

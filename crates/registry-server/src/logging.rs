@@ -45,26 +45,28 @@ pub fn start(log: &Log) -> WorkerGuard {
 }
 
 /// One JSON object a line: `timestamp`, `level`, `target`, the event's fields with its `message`, and the fields of the
-/// spans around it, all side by side: `request_id` is then in every line of a request under the same name.
+/// spans around it, all side by side: `request_id` is then in every line of a request under the same name. No name is in
+/// a line twice, since readers of JSON disagree about what that means: the event's own value goes before its spans', and
+/// an inner span's before an outer one's.
 struct JsonLines {
     writer: NonBlocking,
 }
 
-/// The fields of a span, already as JSON: `,"request_id":"…"`.
-struct SpanFields(Vec<u8>);
-
 impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for JsonLines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Vec::new();
-        attributes.record(&mut JsonFields(&mut fields));
+        let mut fields = JsonFields::default();
+        attributes.record(&mut fields);
         let span = context.span(id).expect("a new span is registered");
-        span.extensions_mut().insert(SpanFields(fields));
+        span.extensions_mut().insert(fields);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let span = context.span(id).expect("a recorded span is registered");
-        if let Some(SpanFields(fields)) = span.extensions_mut().get_mut() {
-            values.record(&mut JsonFields(fields));
+        if let Some(earlier) = span.extensions_mut().get_mut::<JsonFields>() {
+            let mut fields = JsonFields::default();
+            values.record(&mut fields);
+            fields.add_missing(earlier);
+            *earlier = fields;
         }
     }
 
@@ -78,19 +80,20 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for JsonLines {
 fn render<S: Subscriber + for<'span> LookupSpan<'span>>(event: &Event<'_>, context: &Context<'_, S>) -> Vec<u8> {
     let mut time = String::with_capacity(32);
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let mut line = Vec::with_capacity(512);
-    line.extend_from_slice(b"{\"timestamp\":");
-    push_text(&mut line, &time);
-    line.extend_from_slice(b",\"level\":");
-    push_text(&mut line, event.metadata().level().as_str());
-    line.extend_from_slice(b",\"target\":");
-    push_text(&mut line, event.metadata().target());
-    event.record(&mut JsonFields(&mut line));
+    let mut line = JsonFields { json: Vec::with_capacity(512), ends: Vec::with_capacity(16) };
+    line.add("timestamp", |json| push_text(json, &time));
+    line.add("level", |json| push_text(json, event.metadata().level().as_str()));
+    line.add("target", |json| push_text(json, event.metadata().target()));
+    event.record(&mut line);
+    // From the innermost outwards.
     for span in context.event_scope(event).into_iter().flatten() {
-        if let Some(SpanFields(fields)) = span.extensions().get() {
-            line.extend_from_slice(fields);
+        if let Some(fields) = span.extensions().get::<JsonFields>() {
+            line.add_missing(fields);
         }
     }
+    let mut line = line.json;
+    // Each field begins with a comma.
+    line[0] = b'{';
     line.extend_from_slice(b"}\n");
     line
 }
@@ -99,26 +102,50 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(line, text).expect("a text is always JSON, and a vector takes all bytes");
 }
 
-/// Appends fields as `,"name":value`.
-struct JsonFields<'a>(&'a mut Vec<u8>);
+/// Fields as JSON, no two of one name.
+#[derive(Default)]
+struct JsonFields {
+    /// `,"name":value` of each.
+    json: Vec<u8>,
+    /// The name of each, and where it ends.
+    ends: Vec<(&'static str, usize)>,
+}
 
-impl JsonFields<'_> {
-    fn name(&mut self, field: &Field) {
-        self.0.push(b',');
-        push_text(self.0, field.name());
-        self.0.push(b':');
+impl JsonFields {
+    /// Adds a field, whose value `push` appends, unless there is one of that name.
+    fn add(&mut self, name: &'static str, push: impl FnOnce(&mut Vec<u8>)) {
+        if self.ends.iter().any(|(there, _)| *there == name) {
+            return;
+        }
+        self.json.push(b',');
+        push_text(&mut self.json, name);
+        self.json.push(b':');
+        push(&mut self.json);
+        self.ends.push((name, self.json.len()));
+    }
+
+    /// Adds those of `others` whose names are not there.
+    fn add_missing(&mut self, others: &Self) {
+        let mut start = 0;
+        for (name, end) in &others.ends {
+            if !self.ends.iter().any(|(there, _)| there == name) {
+                self.json.extend_from_slice(&others.json[start..*end]);
+                self.ends.push((name, self.json.len()));
+            }
+            start = *end;
+        }
     }
 
     fn display(&mut self, field: &Field, value: impl fmt::Display) {
-        self.name(field);
-        let _ = write!(self.0, "{value}");
+        self.add(field.name(), |json| {
+            let _ = write!(json, "{value}");
+        });
     }
 }
 
-impl Visit for JsonFields<'_> {
+impl Visit for JsonFields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.name(field);
-        push_text(self.0, value);
+        self.add(field.name(), |json| push_text(json, value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -211,6 +238,32 @@ mod tests {
         assert_eq!((&line["bytes"], &line["rows"]), (&7.into(), &3.into()));
         assert_eq!((&line["request_id"], &line["user"]), (&"r-1".into(), &"ci".into()));
         assert!(humantime::parse_rfc3339(line["timestamp"].as_str().unwrap()).is_ok());
+    }
+
+    /// Readers take the first, the last, or none of two values: `serde_json` the last.
+    #[test]
+    fn no_line_has_a_name_twice() {
+        let sink = Sink::default();
+        let (writer, guard) = tracing_appender::non_blocking(sink.clone());
+        tracing::subscriber::with_default(Registry::default().with(JsonLines { writer }), || {
+            let request = tracing::info_span!("request", request_id = "outer", user = "nobody", level = 9);
+            let _inside = request.enter();
+            request.record("user", "ci");
+            tracing::info_span!("store", user = "store").in_scope(|| {
+                tracing::error!(request_id = "own", target = "elsewhere", "failed");
+            });
+            tracing::info!("still there");
+        });
+        drop(guard);
+        let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = written.lines().map(|line| line.split_once(",\"level\"").unwrap().1).collect();
+        assert_eq!(
+            lines,
+            [
+                r#":"ERROR","target":"registry_server::logging::tests","message":"failed","request_id":"own","user":"store"}"#,
+                r#":"INFO","target":"registry_server::logging::tests","message":"still there","user":"ci","request_id":"outer"}"#,
+            ]
+        );
     }
 
     #[test]
