@@ -404,3 +404,21 @@ fn every_endpoint_wants_a_token_with_the_right_scope() {
     server.get(&mine).expect(404);
     server.get(&other).expect(200);
 }
+
+#[test]
+fn a_version_is_deleted_only_where_the_precondition_holds() {
+    let server = Server::start();
+    let target = "/api/v1/artifacts/p/1";
+    server.request("POST", target, &[], b"content").expect(201);
+    let etag = server.get(target).expect(200).header("etag").unwrap().to_owned();
+    for condition in
+        ["If-Match: \"x\"", "If-None-Match: *", &format!("If-None-Match: {etag}"), &format!("If-Match: W/{etag}")]
+    {
+        let refused = server.request("DELETE", target, &[condition], b"").expect(412);
+        assert_eq!(refused.json()["code"], "precondition_failed", "{condition}");
+        assert_eq!(server.get(target).expect(200).body, b"content", "{condition}");
+    }
+    server.request("DELETE", "/api/v1/artifacts/p/2", &["If-Match: *"], b"").expect(404);
+    server.request("DELETE", target, &[&format!("If-Match: {etag}")], b"").expect(204);
+    server.get(target).expect(404);
+}

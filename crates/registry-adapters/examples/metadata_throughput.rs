@@ -134,6 +134,7 @@ impl Bench {
                 },
                 tags: vec![format!("tag-{number}").parse().expect("a tag")],
                 references: References::Strict,
+                condition: None,
             };
             let at = Instant::now();
             bench.store.put_manifest(new, NOW).await.expect("stored");
@@ -164,6 +165,7 @@ impl Bench {
                 },
                 tags,
                 references: References::Strict,
+                condition: None,
             };
             self.store.put_manifest(new, NOW).await.expect("stored");
         }

@@ -20,6 +20,7 @@ use registry_core::ports::metadata::manifests::NewManifest;
 use registry_core::ports::metadata::registries::NewRegistry;
 use registry_core::ports::metadata::uploads::{CheckpointStep, NewUpload, SealUpload, WriteStart};
 use registry_core::ports::metadata::{Metadata, NameRange};
+use registry_core::precondition::Precondition;
 use registry_core::registry::{Format, Mode, References, RegistryId, RegistrySettings, Repository};
 use registry_core::testing::memory::MemoryMetadata;
 use registry_core::time::Timestamp;
@@ -259,15 +260,16 @@ async fn tell(store: &dyn Metadata, (intention, [a, b, c, d]): Step, known: &Kno
                 facts,
                 tags: tags.map(|(_, tag)| tag.parse().unwrap()).collect(),
                 references: if d & 1 == 0 { References::Strict } else { References::Lenient },
+                condition: None,
             };
             said(store.put_manifest(new, now).await)
         }
         20 => said(store.delete_manifest(&repository(a), &manifest(b).0, lease_until, now).await),
         21 => match a & 1 {
-            0 => said(store.delete_tag(&repository(b), &pick(&TAGS, c).parse().unwrap()).await),
+            0 => said(store.delete_tag(&repository(b), &pick(&TAGS, c).parse().unwrap(), &Precondition::NONE).await),
             _ => {
                 let (package, version) = (pick(&PACKAGES, b).parse().unwrap(), pick(&VERSIONS, c).parse().unwrap());
-                said(store.delete_artifact(RegistryId(2), &package, &version, now).await)
+                said(store.delete_artifact(RegistryId(2), &package, &version, &Precondition::NONE, now).await)
             }
         },
         22 => collect(store, back(a % 20), usize::from(b % 4) + 1, now).await,

@@ -13,6 +13,7 @@ use registry_core::ports::metadata::uploads::{
 };
 use registry_core::ports::metadata::{GarbageStore, JobStore, Metadata, PackageStore, UploadStore};
 use registry_core::ports::steps::{NoSteps, Steps};
+use registry_core::precondition::Precondition;
 use registry_core::registry::Repository;
 use registry_core::testing::metadata_suite::{CandidatesOf, Subject, World, at};
 use registry_core::upload::{Checkpoint, UploadId, UploadTarget};
@@ -118,7 +119,7 @@ async fn only_what_differs_is_written() {
     assert_eq!(pair.transfer().await, Changes::new());
 
     world.tagged(&app, "three", &["latest"]).await;
-    world.store.delete_tag(&app, &"2".parse().unwrap()).await.unwrap();
+    world.store.delete_tag(&app, &"2".parse().unwrap(), &Precondition::NONE).await.unwrap();
     let expected = Changes::from([("manifests", (1, 0)), ("tags", (1, 1))]);
     assert_eq!(pair.transfer().await, expected);
     // A review changes a row where it is.
@@ -143,7 +144,7 @@ async fn a_row_that_has_got_anothers_identity_takes_its_place() {
     // Another package, whose version has the identity and the name of the one that is gone.
     world
         .store
-        .delete_artifact(world.generic, &"package".parse().unwrap(), &"1".parse().unwrap(), at(5))
+        .delete_artifact(world.generic, &"package".parse().unwrap(), &"1".parse().unwrap(), &Precondition::NONE, at(5))
         .await
         .unwrap();
     world.publish("quite-another", "1").await;

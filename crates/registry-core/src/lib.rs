@@ -10,6 +10,7 @@ pub mod names;
 pub mod package;
 pub mod permission;
 pub mod ports;
+pub mod precondition;
 pub mod registry;
 pub mod services;
 #[cfg(feature = "testing")]

@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use registry_core::digest::Digest;
 use registry_core::ports::blob_store::BlobReader;
+use registry_core::precondition::{Expected, Precondition};
 
 use crate::body::ResponseBody;
 use crate::byteranges;
@@ -92,6 +93,28 @@ pub fn unmodified_since(headers: &HeaderMap, last_modified_seconds: u64) -> bool
     let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
     let since = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
     since.is_some_and(|since| last_modified_seconds <= since.as_secs())
+}
+
+/// The preconditions of a write (sections 13.1.1 and 13.1.2). A tag that is none of ours can match nothing; a weak one
+/// matches only where weak comparison is asked for.
+pub fn precondition(headers: &HeaderMap) -> Precondition {
+    let expected = |name: &HeaderName| {
+        let mut digests = Vec::new();
+        let mut present = false;
+        for value in headers.get_all(name) {
+            present = true;
+            for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+                if tag == "*" {
+                    return Some(Expected::Anything);
+                }
+                let tag = tag.strip_prefix("W/").filter(|_| *name == IF_NONE_MATCH).unwrap_or(tag);
+                let digest = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                digests.extend(digest.and_then(|digest| digest.parse().ok()));
+            }
+        }
+        present.then_some(Expected::OneOf(digests))
+    };
+    Precondition { if_match: expected(&IF_MATCH), if_none_match: expected(&IF_NONE_MATCH) }
 }
 
 impl Representation<'_> {

@@ -3,6 +3,8 @@
 use registry_tests::oci::{OCI_MANIFEST, sha512};
 use registry_tests::{Image, Random, Server};
 
+use crate::absent;
+
 fn image(seed: u64) -> Image {
     Image::new(vec![Random::new(seed).bytes(100)])
 }
@@ -140,4 +142,54 @@ fn repositories_are_apart() {
         }
     }
     server.repository("team/app").assert_holds("1", &image);
+}
+
+/// Of two who read a tag and write it, the second must not undo what the first did.
+#[test]
+fn a_write_happens_only_where_its_precondition_holds() {
+    let server = Server::start();
+    let repository = server.repository("team/app");
+    let image = |text: &str| Image::new(vec![text.as_bytes().to_vec()]);
+    let (one, two) = (image("one"), image("two"));
+    repository.push("latest", &one);
+    repository.push("two", &two);
+    let path = |reference: &str| repository.path(&format!("manifests/{reference}"));
+    let put = |reference: &str, condition: &str| {
+        let content_type = format!("Content-Type: {}", two.media_type);
+        server.request("PUT", &path(reference), &[content_type.as_str(), condition], &two.manifest)
+    };
+    let delete = |path: &str, condition: &str| server.request("DELETE", path, &[condition], b"");
+    let tag = |image: &Image| format!("\"{}\"", image.digest());
+    for condition in [
+        "If-None-Match: *",
+        "If-Match: \"x\"",
+        &format!("If-Match: {}", tag(&two)),
+        &format!("If-None-Match: {}", tag(&one)),
+    ] {
+        assert_eq!(put("latest", condition).expect(412).oci_code(), "DENIED", "{condition}");
+        delete(&path("latest"), condition).expect(412);
+        repository.assert_holds("latest", &one);
+    }
+    put("new", &format!("If-Match: {}", tag(&one))).expect(412);
+    repository.get_manifest("new").expect(404);
+    put(&two.digest(), "If-None-Match: *").expect(412);
+    // A manifest, or a blob, is what its digest says and nothing else.
+    let by_digest = path(&one.digest());
+    delete(&by_digest, &format!("If-Match: {}", tag(&two))).expect(412);
+    repository.assert_holds("latest", &one);
+    let blob = repository.push_blob(b"blob");
+    let blob_path = repository.path(&format!("blobs/{blob}"));
+    delete(&blob_path, "If-Match: \"x\"").expect(412);
+    repository.head_blob(&blob).expect(200);
+    // What is not there is not there, whatever was expected.
+    delete(&path("none"), "If-Match: *").expect(404);
+    delete(&repository.path(&format!("blobs/{}", absent())), "If-Match: \"x\"").expect(404);
+
+    put("latest", &format!("If-Match: {}", tag(&one))).expect(201);
+    repository.assert_holds("latest", &two);
+    put("new", "If-None-Match: *").expect(201);
+    delete(&path("new"), &format!("If-Match: {}", tag(&two))).expect(202);
+    repository.get_manifest("new").expect(404);
+    delete(&by_digest, &format!("If-Match: \"x\", {}", tag(&one))).expect(202);
+    delete(&blob_path, &format!("If-Match: \"{blob}\"")).expect(202);
 }

@@ -9,6 +9,7 @@ use registry_core::ports::metadata::manifests::{
     ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
 };
 use registry_core::ports::metadata::{ManifestStore, NameRange};
+use registry_core::precondition::Precondition;
 use registry_core::registry::{References, RegistryId, Repository};
 use registry_core::time::Timestamp;
 
@@ -88,6 +89,27 @@ fn digests(digests: &[Digest]) -> Value {
     list(digests.iter().map(Digest::as_str))
 }
 
+/// What the reference leads to, which stays so until this transaction ends.
+async fn current(connection: &mut Connection, repository_id: i64, reference: &Reference) -> SqlResult<Option<Digest>> {
+    // Where there is nothing, there is no row to lock: whoever stores a manifest takes this row before it commits.
+    let lock = on_postgres("SELECT 1 FROM repositories WHERE id = $1 FOR NO KEY UPDATE");
+    connection.lock(lock.bind(repository_id)).await?;
+    let find = match reference {
+        Reference::Tag(tag) => {
+            sql(dialects!("SELECT digest FROM tags WHERE repository_id = $1 AND name = $2", ["" | " FOR UPDATE"]))
+                .bind(repository_id)
+                .bind(tag)
+        }
+        Reference::Digest(digest) => sql(dialects!(
+            "SELECT digest FROM manifests WHERE repository_id = $1 AND digest = $2",
+            ["" | " FOR UPDATE"]
+        ))
+        .bind(repository_id)
+        .bind(digest),
+    };
+    connection.fetch_optional(find).await?.map(|row| row.parse("digest")).transpose()
+}
+
 async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp)) -> SqlResult<Decision<PutManifest>> {
     let Repository { registry, name } = &new.repository;
     let row = match find_repository(connection, *registry, name).await? {
@@ -113,6 +135,11 @@ async fn put(connection: &mut Connection, (new, now): &(NewManifest, Timestamp))
         if !missing.is_empty() {
             return Ok(Decision::Rollback(PutManifest::Missing(missing)));
         }
+    }
+    if let Some((reference, precondition)) = &new.condition
+        && !precondition.holds(current(connection, row.id, reference).await?.as_ref())
+    {
+        return Ok(Decision::Rollback(PutManifest::PreconditionFailed));
     }
     // The row that is there has that size already. To set its digest, though the same, would look for all its tags.
     let insert = sql("INSERT INTO manifests
@@ -216,7 +243,23 @@ async fn delete(
     Ok(Decision::Commit(true))
 }
 
-async fn delete_tag(connection: &mut Connection, (repository, tag): &(Repository, Tag)) -> SqlResult<Decision<bool>> {
+async fn delete_tag(
+    connection: &mut Connection,
+    (repository, tag, precondition): &(Repository, Tag, Precondition),
+) -> SqlResult<Decision<bool>> {
+    if !precondition.is_none() {
+        let find = sql(dialects!(
+            "SELECT digest FROM tags
+             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3",
+            ["" | " FOR UPDATE"]
+        ));
+        let find = find.bind(repository.registry).bind(&repository.name).bind(tag);
+        let row = connection.fetch_optional(find).await?;
+        let current: Option<Digest> = row.map(|row| row.parse("digest")).transpose()?;
+        if !precondition.holds(current.as_ref()) {
+            return Ok(Decision::Rollback(false));
+        }
+    }
     let delete = sql("DELETE FROM tags
          WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3");
     let delete = delete.bind(repository.registry).bind(&repository.name).bind(tag);
@@ -340,8 +383,13 @@ impl ManifestStore for SqlMetadata {
         self.database.write("deleting a manifest", input, |connection, input| Box::pin(delete(connection, input))).await
     }
 
-    async fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StoreError> {
-        let input = (repository.clone(), tag.clone());
+    async fn delete_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        precondition: &Precondition,
+    ) -> Result<bool, StoreError> {
+        let input = (repository.clone(), tag.clone(), precondition.clone());
         self.database.write("deleting a tag", input, |connection, input| Box::pin(delete_tag(connection, input))).await
     }
 

@@ -7,6 +7,7 @@ use registry_core::names::{PackageName, Version};
 use registry_core::package::{Artifact, ArtifactDescription, PackageSummary};
 use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::metadata::{NameRange, PackageStore};
+use registry_core::precondition::Precondition;
 use registry_core::registry::RegistryId;
 use registry_core::time::Timestamp;
 use registry_core::version_order::sort_key;
@@ -117,7 +118,7 @@ pub(super) async fn publish_version(
 
 async fn delete(
     connection: &mut Connection,
-    (registry, package, version, now): &(RegistryId, PackageName, Version, Timestamp),
+    (registry, package, version, precondition, now): &(RegistryId, PackageName, Version, Precondition, Timestamp),
 ) -> SqlResult<Decision<bool>> {
     let lock = on_postgres("SELECT 1 FROM packages WHERE registry_id = $1 AND name = $2 FOR UPDATE");
     connection.lock(lock.bind(*registry).bind(package)).await?;
@@ -127,6 +128,15 @@ async fn delete(
         return Ok(Decision::Commit(false));
     };
     let (package_id, version_id) = (row.get::<i64>("package_id")?, row.get::<i64>("id")?);
+    if !precondition.is_none() {
+        // The package's row is locked, and with it its versions.
+        let find = sql("SELECT digest FROM files WHERE version_id = $1").bind(version_id);
+        let file = connection.fetch_optional(find).await?;
+        let current: Option<Digest> = file.map(|row| row.parse("digest")).transpose()?;
+        if !precondition.holds(current.as_ref()) {
+            return Ok(Decision::Rollback(false));
+        }
+    }
     let files = sql("DELETE FROM files WHERE version_id = $1 RETURNING digest").bind(version_id);
     for file in connection.fetch_all(files).await? {
         add_candidate(connection, &file.parse("digest")?).await?;
@@ -219,9 +229,10 @@ impl PackageStore for SqlMetadata {
         registry: RegistryId,
         package: &PackageName,
         version: &Version,
+        precondition: &Precondition,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let input = (registry, package.clone(), version.clone(), now);
+        let input = (registry, package.clone(), version.clone(), precondition.clone(), now);
         self.database.write("deleting a version", input, |connection, input| Box::pin(delete(connection, input))).await
     }
 

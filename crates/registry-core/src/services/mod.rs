@@ -55,6 +55,7 @@ pub use body::BodyError;
 pub use check_storage::{CheckFinding, CheckOptions, CheckReport};
 pub use collect_garbage::{CollectGarbage, GarbageReport};
 pub use copy_blob::CopyBlobError;
+pub use delete_artifact::Deletion;
 pub use finish_upload::FinishUpload;
 pub use list_packages::PackageQuery;
 pub use list_tags::ListedTag;

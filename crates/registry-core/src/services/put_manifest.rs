@@ -9,6 +9,7 @@ use crate::manifest::{InvalidManifest, ManifestFacts};
 use crate::names::{Reference, Tag};
 use crate::ports::metadata::manifests::{NewManifest, PutManifest};
 use crate::ports::steps;
+use crate::precondition::Precondition;
 use crate::registry::{References, Repository};
 
 /// A manifest that a client sent.
@@ -25,6 +26,8 @@ pub struct PutManifestRequest {
     pub content: Bytes,
     /// Whether what it names must be there.
     pub references: References,
+    /// What must hold of what the reference leads to now.
+    pub precondition: Precondition,
 }
 
 /// A manifest was refused, or failed.
@@ -42,6 +45,9 @@ pub enum ManifestRefusal {
     /// The repository's name collides with a registry's.
     #[error("the name is that of a registry")]
     NameTaken,
+    /// What the reference leads to is not as the client expects.
+    #[error("what is there is not as the request expects")]
+    PreconditionFailed,
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +65,7 @@ impl Services {
             Reference::Tag(_) => Algorithm::Sha256,
         };
         let digest = Digest::of(algorithm, &request.content);
+        let condition = (!request.precondition.is_none()).then(|| (request.reference.clone(), request.precondition));
         let mut tags = request.tags;
         match request.reference {
             Reference::Digest(expected) if expected != digest => return Err(ManifestRefusal::DigestMismatch),
@@ -75,6 +82,7 @@ impl Services {
             facts,
             tags,
             references: request.references,
+            condition,
         };
         match self.ports.metadata.put_manifest(new, self.now()).await? {
             PutManifest::Stored => {
@@ -83,6 +91,7 @@ impl Services {
             }
             PutManifest::Missing(missing) => Err(ManifestRefusal::Missing(missing)),
             PutManifest::NameTaken => Err(ManifestRefusal::NameTaken),
+            PutManifest::PreconditionFailed => Err(ManifestRefusal::PreconditionFailed),
         }
     }
 }

@@ -7,7 +7,8 @@ use registry_core::digest::{Algorithm, Digest};
 use registry_core::error::StoreErrorKind;
 use registry_core::ports::metadata::UploadStore;
 use registry_core::ports::steps;
-use registry_core::services::{PublishArtifact, Settings, UploadError};
+use registry_core::precondition::Precondition;
+use registry_core::services::{Deletion, PublishArtifact, Settings, UploadError};
 use registry_core::upload::UploadState;
 
 use crate::world::{MICROSECOND, World, at_once, body, sha256, untouched};
@@ -101,9 +102,9 @@ async fn a_version_is_deleted_once_and_its_bytes_go_with_the_next_collection() {
     let world = World::new().await;
     let artifact = world.publish("tool", "1.0", "bytes").await.unwrap();
     let registry = world.registry("generic").await.id;
-    let delete = || world.services.delete_artifact(registry, &artifact.package, &artifact.version);
-    assert!(delete().await.unwrap());
-    assert!(!delete().await.unwrap());
+    let delete = || world.services.delete_artifact(registry, &artifact.package, &artifact.version, &Precondition::NONE);
+    assert_eq!(delete().await.unwrap(), Deletion::Deleted);
+    assert_eq!(delete().await.unwrap(), Deletion::Unknown);
     assert!(world.services.read_artifact(registry, &artifact.package, &artifact.version).await.unwrap().is_none());
     let report = world.services.collect_garbage(Default::default()).await.unwrap();
     assert_eq!((report.blobs_deleted, report.bytes_freed), (1, 5));

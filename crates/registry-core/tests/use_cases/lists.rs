@@ -3,6 +3,7 @@
 use registry_core::digest::Digest;
 use registry_core::manifest::OCI_MANIFEST;
 use registry_core::names::Reference;
+use registry_core::precondition::Precondition;
 use registry_core::registry::References;
 use registry_core::services::{PackageQuery, PutManifestRequest};
 
@@ -130,6 +131,7 @@ async fn referrers() {
             content_type: Some(OCI_MANIFEST.into()),
             content: text.replacen('{', &head, 1).into(),
             references: References::Strict,
+            precondition: Precondition::NONE,
         };
         let (digest, _) = world.services.put_manifest(put).await.unwrap();
         if artifact_type == "a/signature" {

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use registry_core::digest::{Algorithm, Digest};
 use registry_core::manifest::{InvalidManifest, OCI_MANIFEST};
 use registry_core::names::Reference;
+use registry_core::precondition::Precondition;
 use registry_core::registry::{References, Repository};
-use registry_core::services::{ManifestRefusal, PutManifestRequest};
+use registry_core::services::{Deletion, ManifestRefusal, PutManifestRequest};
 
 use crate::world::{HOUR, MICROSECOND, World, image, sha256};
 
@@ -21,6 +22,7 @@ async fn request(world: &World, reference: Reference, content: Bytes) -> PutMani
         content_type: Some(OCI_MANIFEST.into()),
         content,
         references: References::Strict,
+        precondition: Precondition::NONE,
     }
 }
 
@@ -98,12 +100,14 @@ async fn deleting_a_tag_leaves_the_manifest_and_deleting_the_manifest_takes_its_
     let digest = Reference::Digest(world.tag("app", "v1", &config).await);
     world.tag("app", "v2", &config).await;
     let repository = world.repository("app").await;
-    let delete = async |reference: &Reference| world.services.delete_manifest(&repository, reference).await.unwrap();
-    assert!(delete(&tag("v1")).await);
-    assert!(!delete(&tag("v1")).await);
+    let delete = async |reference: &Reference| {
+        world.services.delete_manifest(&repository, reference, &Precondition::NONE).await.unwrap()
+    };
+    assert_eq!(delete(&tag("v1")).await, Deletion::Deleted);
+    assert_eq!(delete(&tag("v1")).await, Deletion::Unknown);
     assert!(world.services.read_manifest(&repository, &digest).await.unwrap().is_some());
-    assert!(delete(&digest).await);
-    assert!(!delete(&digest).await);
+    assert_eq!(delete(&digest).await, Deletion::Deleted);
+    assert_eq!(delete(&digest).await, Deletion::Unknown);
     assert_eq!(world.services.read_manifest(&repository, &tag("v2")).await.unwrap(), None);
 }
 
@@ -114,7 +118,9 @@ async fn the_blobs_of_a_deleted_manifest_stay_for_a_full_grace() {
     let digest = Reference::Digest(world.tag("app", "v1", &config).await);
     world.clock.advance(48 * HOUR);
     world.services.collect_garbage(Default::default()).await.unwrap();
-    assert!(world.services.delete_manifest(&world.repository("app").await, &digest).await.unwrap());
+    let app = world.repository("app").await;
+    let deleted = world.services.delete_manifest(&app, &digest, &Precondition::NONE).await.unwrap();
+    assert_eq!(deleted, Deletion::Deleted);
     world.clock.advance(24 * HOUR - MICROSECOND);
     world.services.collect_garbage(Default::default()).await.unwrap();
     assert_eq!(world.blob("app", &config).await.as_deref(), Some("config"));

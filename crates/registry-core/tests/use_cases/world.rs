@@ -20,6 +20,7 @@ use registry_core::ports::clock::Clock;
 use registry_core::ports::metadata::ledger::LedgerEntry;
 use registry_core::ports::metadata::{ObjectLedger, UploadStore};
 use registry_core::ports::steps::Steps;
+use registry_core::precondition::Precondition;
 use registry_core::registry::{Format, Mode, References, Registry, RegistrySettings, Repository};
 use registry_core::services::{
     BlobSource, Body, BodyError, ContentRange, FinishUpload, Ports, PreparedRegistry, PublishArtifact,
@@ -310,6 +311,7 @@ impl World {
             content_type: Some(OCI_MANIFEST.into()),
             content: image(config),
             references: References::Strict,
+            precondition: Precondition::NONE,
         };
         self.services.put_manifest(request).await.unwrap().0
     }

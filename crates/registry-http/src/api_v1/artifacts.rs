@@ -9,12 +9,12 @@ use registry_core::digest::{Algorithm, Digest, hex};
 use registry_core::names::{FileName, PackageName, Version};
 use registry_core::package::{Artifact, ArtifactDescription};
 use registry_core::permission::Action;
-use registry_core::services::PublishArtifact;
+use registry_core::services::{Deletion, PublishArtifact};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::{ApiV1, read_segment, rfc3339};
-use crate::conditional::{Representation, Selected, unmodified_since};
+use crate::conditional::{Representation, Selected, precondition, unmodified_since};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty, json as json_response};
 
@@ -119,11 +119,16 @@ impl ApiV1 {
         let package: PackageName = read_segment(package)?;
         let version: Version = read_segment(version)?;
         let registry = self.permitted(request, Action::Delete, package.as_str()).await?;
-        let deleted = self.services.delete_artifact(registry.id, &package, &version).await;
-        if deleted.map_err(|error| ApiError::internal(&error, request.id()))? {
-            Ok(empty(StatusCode::NO_CONTENT))
-        } else {
-            Err(ApiError::not_found(format!("there is no version {version} of {package}")))
+        let precondition = precondition(request.headers());
+        let deleted = self.services.delete_artifact(registry.id, &package, &version, &precondition).await;
+        match deleted.map_err(|error| ApiError::internal(&error, request.id()))? {
+            Deletion::Deleted => Ok(empty(StatusCode::NO_CONTENT)),
+            Deletion::Unknown => Err(ApiError::not_found(format!("there is no version {version} of {package}"))),
+            Deletion::PreconditionFailed => Err(ApiError::new(
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "the version is not as the request expects",
+            )),
         }
     }
 }

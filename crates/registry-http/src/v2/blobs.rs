@@ -12,7 +12,7 @@ use registry_core::services::BlobSource;
 
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
-use crate::conditional::Representation;
+use crate::conditional::{Representation, precondition};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty};
 
@@ -56,8 +56,16 @@ impl V2 {
         digest: &str,
     ) -> Result<Response, OciError> {
         let digest = read_digest(digest)?;
-        let deleted = self.services.delete_blob(&scoped.resolved.repository, &digest).await;
-        match deleted.map_err(|error| OciError::internal(&error, request.id()))? {
+        let failed = |error| OciError::internal(&error, request.id());
+        let repository = &scoped.resolved.repository;
+        // What a digest leads to never changes: what does not hold now never will. A blob that is not there is 404 below.
+        if !precondition(request.headers()).holds(Some(&digest))
+            && self.services.describe_blob(repository, &digest, false).await.map_err(failed)?.is_some()
+        {
+            return Err(OciError::precondition_failed());
+        }
+        let deleted = self.services.delete_blob(repository, &digest).await;
+        match deleted.map_err(failed)? {
             DeleteBlob::Deleted => Ok(empty(StatusCode::ACCEPTED).with_text(DOCKER_CONTENT_DIGEST, digest.as_str())),
             DeleteBlob::Referenced => Err(OciError::new(
                 StatusCode::CONFLICT,

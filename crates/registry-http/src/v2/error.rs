@@ -104,6 +104,12 @@ impl OciError {
             .header(ALLOW, HeaderValue::from_static(methods))
     }
 
+    /// 412: what there is differs from what the request expects. The specification has no code of its own for it.
+    pub fn precondition_failed() -> Self {
+        let message = "what is there is not as the request expects";
+        Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::Denied, message)
+    }
+
     /// An unexpected failure: logged here, once, with its cause; the client sees only the request's id.
     pub fn internal(error: &StoreError, request: &RequestId) -> Self {
         tracing::error!(request_id = %request, kind = ?error.kind, error = error.chain(), "request failed");
@@ -181,6 +187,7 @@ impl OciError {
                 Self { status: StatusCode::NOT_FOUND, errors: errors.take(100).collect(), headers: Vec::new() }
             }
             ManifestRefusal::NameTaken => Self::new(StatusCode::CONFLICT, ErrorCode::NameInvalid, error.to_string()),
+            ManifestRefusal::PreconditionFailed => Self::precondition_failed(),
             ManifestRefusal::Store(error) => Self::internal(error, request),
         }
     }

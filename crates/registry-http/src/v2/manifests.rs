@@ -3,10 +3,11 @@
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use http::{HeaderName, Method, StatusCode};
 use registry_core::names::{Reference, Tag};
-use registry_core::services::{BodyError, PutManifestRequest};
+use registry_core::services::{BodyError, Deletion, PutManifestRequest};
 
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, Scoped, V2, read_digest};
+use crate::conditional::precondition;
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, bytes, empty, head, header_text};
 
@@ -76,6 +77,7 @@ impl V2 {
             content_type,
             content,
             references: scoped.resolved.registry.settings.references,
+            precondition: precondition(request.headers()),
         };
         let stored = self.services.put_manifest(put).await;
         let (digest, subject) = stored.map_err(|error| OciError::manifest(&error, request.id()))?;
@@ -98,12 +100,15 @@ impl V2 {
         reference: &str,
     ) -> Result<Response, OciError> {
         let reference = read_reference(reference)?;
-        let deleted = self.services.delete_manifest(&scoped.resolved.repository, &reference).await;
-        if deleted.map_err(|error| OciError::internal(&error, request.id()))? {
-            Ok(empty(StatusCode::ACCEPTED))
-        } else {
-            let message = format!("the repository has no manifest {reference}");
-            Err(OciError::not_found(ErrorCode::ManifestUnknown, message))
+        let precondition = precondition(request.headers());
+        let deleted = self.services.delete_manifest(&scoped.resolved.repository, &reference, &precondition).await;
+        match deleted.map_err(|error| OciError::internal(&error, request.id()))? {
+            Deletion::Deleted => Ok(empty(StatusCode::ACCEPTED)),
+            Deletion::Unknown => {
+                let message = format!("the repository has no manifest {reference}");
+                Err(OciError::not_found(ErrorCode::ManifestUnknown, message))
+            }
+            Deletion::PreconditionFailed => Err(OciError::precondition_failed()),
         }
     }
 }

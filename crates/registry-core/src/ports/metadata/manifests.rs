@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::ManifestFacts;
 use crate::names::{Reference, RepositoryName, Tag};
+use crate::precondition::Precondition;
 use crate::registry::{References, RegistryId, Repository};
 use crate::time::Timestamp;
 
@@ -26,6 +27,8 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// Whether what it names must be there.
     pub references: References,
+    /// What must hold of what this reference leads to now.
+    pub condition: Option<(Reference, Precondition)>,
 }
 
 /// What became of a manifest to be stored.
@@ -37,6 +40,8 @@ pub enum PutManifest {
     Missing(Vec<Digest>),
     /// The repository's first segment is a registry's name.
     NameTaken,
+    /// The condition does not hold, and nothing was stored.
+    PreconditionFailed,
 }
 
 /// A stored manifest.
@@ -129,11 +134,17 @@ pub trait ManifestStore: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes a tag and nothing else; false when it is not there.
+    /// Deletes a tag and nothing else; false when it is not there, or the precondition does not hold for what it points
+    /// at.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
-    async fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StoreError>;
+    async fn delete_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        precondition: &Precondition,
+    ) -> Result<bool, StoreError>;
 
     /// The next at most `limit` tags after `after` (which need not exist) in byte order; `None` when there is no
     /// such repository: it exists from its first upload, mount or manifest on.

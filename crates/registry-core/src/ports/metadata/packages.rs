@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::names::{PackageName, Version};
 use crate::package::{Artifact, PackageSummary};
 use crate::ports::blob_store::ObjectKey;
+use crate::precondition::Precondition;
 use crate::registry::RegistryId;
 use crate::time::Timestamp;
 
@@ -25,7 +26,7 @@ pub trait PackageStore: Send + Sync {
     ) -> Result<Option<(Artifact, ObjectKey)>, StoreError>;
 
     /// Deletes a version, and the package with its last version; the blob becomes garbage if that was its last
-    /// reference. False when it is not there.
+    /// reference. False when it is not there, or the precondition does not hold for its digest: then nothing changes.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
@@ -34,6 +35,7 @@ pub trait PackageStore: Send + Sync {
         registry: RegistryId,
         package: &PackageName,
         version: &Version,
+        precondition: &Precondition,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 

@@ -5,6 +5,7 @@ use super::{CandidatesOf, Subject, World, at};
 use crate::digest::Digest;
 use crate::ports::metadata::garbage::{CollectedBlob, GarbagePreview, ReviewBatch};
 use crate::ports::metadata::ledger::{LedgerEntry, ObjectState};
+use crate::precondition::Precondition;
 use crate::time::Timestamp;
 
 async fn candidates(world: &World) -> Vec<Digest> {
@@ -157,7 +158,11 @@ pub async fn a_preview_counts_what_a_collection_deletes(subject: &impl Subject) 
     world.publish_at("p", "1", "packaged", at(0)).await;
     world.publish_at("p", "2", "deleted version", at(0)).await;
     world.publish_at("p", "3", "kept version", at(0)).await;
-    world.store.delete_artifact(world.generic, &"p".parse().unwrap(), &"2".parse().unwrap(), at(1)).await.unwrap();
+    world
+        .store
+        .delete_artifact(world.generic, &"p".parse().unwrap(), &"2".parse().unwrap(), &Precondition::NONE, at(1))
+        .await
+        .unwrap();
     // Deleted, and already a candidate.
     let deleted = world.push_until(&two, "deleted blob", at(500)).await;
     world.store.delete_blob(&two, &deleted, at(1)).await.unwrap();

@@ -114,6 +114,7 @@ macro_rules! metadata_suite {
             tags {
                 a_tag_points_at_the_last_manifest_put
                 deleting_a_tag_deletes_nothing_else
+                tags_change_only_where_the_precondition_holds
                 tags_come_in_pages_in_byte_order
                 tags_of_all_repositories_come_in_pages
                 tags_of_all_repositories_come_in_ranges
@@ -130,6 +131,7 @@ macro_rules! metadata_suite {
                 a_search_finds_parts_of_names
                 a_search_comes_in_pages_and_ranges
                 the_last_version_takes_the_package_with_it
+                a_version_is_deleted_only_where_the_precondition_holds
                 a_deleted_version_makes_its_blob_garbage
             }
             garbage {
@@ -178,6 +180,7 @@ macro_rules! metadata_suite {
                 a_repository_is_listed_while_it_holds_a_manifest_whoever_comes_and_goes
                 a_manifest_that_is_deleted_and_stored_at_once_is_whole
                 manifests_with_the_same_tags_and_blobs_are_stored_at_once
+                of_those_who_expect_the_same_tag_one_wins
                 versions_that_come_and_go_at_once_are_counted
                 the_last_version_goes_while_another_comes
                 a_registry_is_made_by_one_of_many

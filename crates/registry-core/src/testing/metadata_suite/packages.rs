@@ -1,11 +1,12 @@
 //! Packages and their versions.
 
-use super::world::{pages, range, texts};
+use super::world::{if_absent, if_match, pages, range, texts};
 use super::{Subject, World, at};
 use crate::digest::Digest;
 use crate::names::{PackageName, Version};
 use crate::package::PackageSummary;
 use crate::ports::metadata::NameRange;
+use crate::precondition::Precondition;
 use crate::registry::Format;
 
 fn package(name: &str) -> PackageName {
@@ -79,7 +80,11 @@ pub async fn packages_are_summed_up(subject: &impl Subject) {
     world.publish_at("p", "1.2", "c", at(3)).await;
     assert_eq!(summary().await, expected(3, "1.10", 3));
     let delete = async |text: &str, now| {
-        world.store.delete_artifact(world.generic, &package("p"), &version(text), now).await.unwrap()
+        world
+            .store
+            .delete_artifact(world.generic, &package("p"), &version(text), &Precondition::NONE, now)
+            .await
+            .unwrap()
     };
     assert!(delete("1.10", at(4)).await);
     assert_eq!(summary().await, expected(2, "1.9", 4));
@@ -189,19 +194,39 @@ pub async fn the_last_version_takes_the_package_with_it(subject: &impl Subject) 
     world.publish("package", "1").await;
     world.publish("package-two", "1").await;
     let (name, one) = (package("package"), version("1"));
-    assert!(!world.store.delete_artifact(world.generic, &name, &version("2"), at(5)).await.unwrap());
-    assert!(!world.store.delete_artifact(world.oci, &name, &one, at(5)).await.unwrap());
-    assert!(world.store.delete_artifact(world.generic, &name, &one, at(5)).await.unwrap());
+    assert!(
+        !world.store.delete_artifact(world.generic, &name, &version("2"), &Precondition::NONE, at(5)).await.unwrap()
+    );
+    assert!(!world.store.delete_artifact(world.oci, &name, &one, &Precondition::NONE, at(5)).await.unwrap());
+    assert!(world.store.delete_artifact(world.generic, &name, &one, &Precondition::NONE, at(5)).await.unwrap());
     assert_eq!(world.other.find_artifact(world.generic, &name, &one).await.unwrap(), None);
     assert_eq!(world.other.versions(world.generic, &name, None, 10).await.unwrap(), None);
     for search in [None, Some("p"), Some("pack"), Some("package")] {
         assert_eq!(list(&world, &NameRange::default(), search, 10).await, ["package-two"], "{search:?}");
     }
-    assert!(!world.store.delete_artifact(world.generic, &name, &one, at(5)).await.unwrap());
+    assert!(!world.store.delete_artifact(world.generic, &name, &one, &Precondition::NONE, at(5)).await.unwrap());
     world.publish("package", "1").await;
     for search in [None, Some("k"), Some("pack"), Some("package")] {
         assert_eq!(list(&world, &NameRange::default(), search, 10).await, ["package", "package-two"], "{search:?}");
     }
+}
+
+/// It may have been deleted and published anew, with other bytes.
+pub async fn a_version_is_deleted_only_where_the_precondition_holds(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let earlier = Digest::sha256(b"earlier");
+    let digest = world.publish_at("p", "1", "bytes", at(0)).await;
+    let delete = async |precondition: &Precondition| {
+        world.store.delete_artifact(world.generic, &package("p"), &version("1"), precondition, at(5)).await.unwrap()
+    };
+    for precondition in [if_match(&[&earlier]), if_match(&[]), if_absent()] {
+        assert!(!delete(&precondition).await, "{precondition:?}");
+        assert_eq!(list(&world, &NameRange::default(), None, 10).await, ["p"]);
+        assert_eq!(world.other.garbage_candidates(10).await.unwrap(), []);
+    }
+    assert!(delete(&if_match(&[&earlier, &digest])).await);
+    assert_eq!(world.other.find_artifact(world.generic, &package("p"), &version("1")).await.unwrap(), None);
+    assert!(!delete(&if_match(&[&digest])).await);
 }
 
 /// Once no other version and no repository has it.
@@ -210,7 +235,11 @@ pub async fn a_deleted_version_makes_its_blob_garbage(subject: &impl Subject) {
     let digest = world.publish_at("p", "1", "bytes", at(0)).await;
     world.publish_at("p", "2", "bytes", at(0)).await;
     let delete = async |text: &str| {
-        world.store.delete_artifact(world.generic, &package("p"), &version(text), at(5)).await.unwrap()
+        world
+            .store
+            .delete_artifact(world.generic, &package("p"), &version(text), &Precondition::NONE, at(5))
+            .await
+            .unwrap()
     };
     assert_eq!(world.other.garbage_candidates(10).await.unwrap(), []);
     assert!(delete("1").await);

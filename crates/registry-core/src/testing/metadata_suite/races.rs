@@ -3,16 +3,17 @@
 
 use futures_util::future::{join, join_all};
 
-use super::world::{image, new_registry, seal_of, strict, target, with_tags};
+use super::world::{if_absent, if_match, image, new_registry, on_condition, seal_of, strict, target, with_tags};
 use super::{Subject, World, at};
 use crate::digest::Digest;
-use crate::names::Version;
+use crate::names::{Reference, Tag, Version};
 use crate::ports::metadata::NameRange;
 use crate::ports::metadata::blob_index::{DeleteBlob, MountBlob};
 use crate::ports::metadata::ledger::ObjectState;
 use crate::ports::metadata::manifests::PutManifest;
 use crate::ports::metadata::registries::CreateRegistry;
 use crate::ports::metadata::uploads::{CommitOutcome, CreateUpload, NewUpload, SealOutcome};
+use crate::precondition::Precondition;
 use crate::registry::Format;
 use crate::upload::Checkpoint;
 
@@ -98,7 +99,7 @@ pub async fn a_review_and_a_manifest_agree(subject: &impl Subject) {
                 assert_eq!(missing, std::slice::from_ref(&digest));
                 assert!(!world.holds_blob(&repository, &digest).await, "round {round}");
             }
-            PutManifest::NameTaken => panic!("the name is free"),
+            refused => panic!("{refused:?}"),
         }
     }
 }
@@ -305,10 +306,9 @@ pub async fn versions_that_come_and_go_at_once_are_counted(subject: &impl Subjec
     // Each twice, but for the first version.
     let package = "p".parse().unwrap();
     let versions: Vec<Version> = (2..2 * MANY).map(|number| format!("1.{}", number / 2).parse().unwrap()).collect();
-    let deletions = versions
-        .iter()
-        .enumerate()
-        .map(|(number, version)| world.replica(number).delete_artifact(world.generic, &package, version, at(6)));
+    let deletions = versions.iter().enumerate().map(|(number, version)| {
+        world.replica(number).delete_artifact(world.generic, &package, version, &Precondition::NONE, at(6))
+    });
     let deleted: usize = join_all(deletions).await.into_iter().map(|outcome| usize::from(outcome.unwrap())).sum();
     assert_eq!(deleted, MANY - 1);
     assert_eq!(summary().await, Some((1, "1.0".to_owned())));
@@ -327,7 +327,7 @@ pub async fn the_last_version_goes_while_another_comes(subject: &impl Subject) {
         let version = "1".parse().unwrap();
         let (deleted, committed) = both(
             round,
-            world.replica(round / 2).delete_artifact(world.generic, &package, &version, at(6)),
+            world.replica(round / 2).delete_artifact(world.generic, &package, &version, &Precondition::NONE, at(6)),
             world.replica(round / 2 + 1).commit_upload(session.id, &digest, at(9), at(6)),
         )
         .await;
@@ -339,7 +339,11 @@ pub async fn the_last_version_goes_while_another_comes(subject: &impl Subject) {
                 found.iter().map(|found| (found.version_count, found.latest_version.as_str())).collect();
             assert_eq!(found, [(1, "2")], "round {round} {search:?}");
         }
-        world.store.delete_artifact(world.generic, &package, &"2".parse().unwrap(), at(7)).await.unwrap();
+        world
+            .store
+            .delete_artifact(world.generic, &package, &"2".parse().unwrap(), &Precondition::NONE, at(7))
+            .await
+            .unwrap();
     }
 }
 
@@ -380,5 +384,47 @@ pub async fn a_registry_and_a_repository_made_at_once_exclude_each_other(subject
         let begun = matches!(upload.unwrap(), CreateUpload::Created(_));
         assert!(made != begun, "round {round}: {made} {begun}");
         assert_eq!(world.exists(&repository).await, begun);
+    }
+}
+
+/// Whoever comes second finds another state than it expected.
+pub async fn of_those_who_expect_the_same_tag_one_wins(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let tag: Tag = "latest".parse().unwrap();
+    for round in 0..ROUNDS {
+        let repository = world.repository(&format!("app{}", round % 2));
+        let mut expected = if_absent();
+        // A tag that is new, and then one that moves.
+        for turn in 0..2 {
+            let puts = (0..MANY).map(|number| {
+                let new = with_tags(image(&repository, &format!("{round} {turn} {number}"), &[]), &["latest"]);
+                let digest = new.digest.clone();
+                let new = on_condition(new, Reference::Tag(tag.clone()), expected.clone());
+                let store = world.replica(number);
+                async move { (store.put_manifest(new, at(1)).await.unwrap(), digest) }
+            });
+            let mut stored = Vec::new();
+            for (outcome, digest) in join_all(puts).await {
+                match outcome {
+                    PutManifest::Stored => stored.push(digest),
+                    refused => assert_eq!(refused, PutManifest::PreconditionFailed),
+                }
+            }
+            assert_eq!(stored.len(), 1, "round {round}, turn {turn}");
+            assert_eq!(world.resolve(&repository, "latest").await, stored.first().cloned());
+            expected = if_match(&[&stored[0]]);
+        }
+        let new = with_tags(image(&repository, &format!("{round} moved"), &[]), &["latest"]);
+        let new = on_condition(new, Reference::Tag(tag.clone()), expected.clone());
+        let (deleted, put) = both(
+            round,
+            world.replica(round / 2).delete_tag(&repository, &tag, &expected),
+            world.replica(round / 2 + 1).put_manifest(new, at(2)),
+        )
+        .await;
+        let (deleted, stored) = (deleted.unwrap(), put.unwrap() == PutManifest::Stored);
+        assert!(deleted != stored, "round {round}: deleted {deleted}, stored {stored}");
+        assert_eq!(world.resolve(&repository, "latest").await.is_some(), stored);
+        world.store.delete_tag(&repository, &tag, &Precondition::NONE).await.unwrap();
     }
 }

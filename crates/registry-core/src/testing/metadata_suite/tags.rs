@@ -1,8 +1,12 @@
 //! Tags: of one repository, and of all.
 
-use super::world::{image, pages, range, texts, with_tags};
+use super::world::{if_absent, if_match, image, on_condition, pages, range, texts, with_tags};
 use super::{Subject, World, at};
+use crate::digest::Digest;
+use crate::names::{Reference, Tag};
 use crate::ports::metadata::NameRange;
+use crate::ports::metadata::manifests::PutManifest;
+use crate::precondition::Precondition;
 use crate::registry::{Format, Repository};
 
 /// And at nothing else.
@@ -29,13 +33,64 @@ pub async fn deleting_a_tag_deletes_nothing_else(subject: &impl Subject) {
     let digest = world.tagged(&repository, "x", &["one", "two"]).await;
     world.tagged(&other, "x", &["one"]).await;
     let one = "one".parse().unwrap();
-    assert!(world.store.delete_tag(&repository, &one).await.unwrap());
-    assert!(!world.store.delete_tag(&repository, &one).await.unwrap());
-    assert!(!world.store.delete_tag(&world.repository("never/seen"), &one).await.unwrap());
+    assert!(world.store.delete_tag(&repository, &one, &Precondition::NONE).await.unwrap());
+    assert!(!world.store.delete_tag(&repository, &one, &Precondition::NONE).await.unwrap());
+    assert!(!world.store.delete_tag(&world.repository("never/seen"), &one, &Precondition::NONE).await.unwrap());
     assert_eq!(world.resolve(&repository, "one").await, None);
     assert_eq!(world.resolve(&repository, "two").await, Some(digest.clone()));
     assert_eq!(world.resolve(&other, "one").await, Some(digest.clone()));
     assert!(world.holds_manifest(&repository, &digest).await);
+}
+
+/// And otherwise nothing is stored: neither the manifest nor a tag.
+pub async fn tags_change_only_where_the_precondition_holds(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let repository = world.repository("team/app");
+    let one = world.tagged(&repository, "one", &["latest"]).await;
+    let (latest, next): (Tag, Tag) = ("latest".parse().unwrap(), "next".parse().unwrap());
+    let put = async |text: &str, tag: &Tag, precondition: Precondition| {
+        let new = with_tags(image(&repository, text, &[]), &[tag.as_str()]);
+        let digest = new.digest.clone();
+        let new = on_condition(new, Reference::Tag(tag.clone()), precondition);
+        (world.store.put_manifest(new, at(1)).await.unwrap(), digest)
+    };
+    let absent = Digest::sha256(b"absent");
+    for precondition in [if_absent(), if_match(&[&absent]), if_match(&[])] {
+        let (outcome, two) = put("two", &latest, precondition.clone()).await;
+        assert_eq!(outcome, PutManifest::PreconditionFailed, "{precondition:?}");
+        assert_eq!(world.resolve(&repository, "latest").await, Some(one.clone()));
+        assert!(!world.holds_manifest(&repository, &two).await);
+        assert!(
+            precondition == if_absent() || !world.store.delete_tag(&repository, &latest, &precondition).await.unwrap()
+        );
+    }
+    assert!(!world.store.delete_tag(&repository, &latest, &if_absent()).await.unwrap());
+    assert_eq!(put("two", &next, if_match(&[&one])).await.0, PutManifest::PreconditionFailed, "there is no such tag");
+    let elsewhere = world.repository("new/app");
+    let new = with_tags(image(&elsewhere, "two", &[]), &["latest"]);
+    let refused = on_condition(new.clone(), Reference::Tag(latest.clone()), if_match(&[&one]));
+    assert_eq!(world.store.put_manifest(refused, at(1)).await.unwrap(), PutManifest::PreconditionFailed);
+    assert_eq!(world.other.tags(&elsewhere, None, 10).await.unwrap(), None, "nor was the repository made");
+    let first = on_condition(new, Reference::Tag(latest.clone()), if_absent());
+    assert_eq!(world.store.put_manifest(first, at(1)).await.unwrap(), PutManifest::Stored);
+
+    let (outcome, two) = put("two", &latest, if_match(&[&absent, &one])).await;
+    assert_eq!((outcome, world.resolve(&repository, "latest").await), (PutManifest::Stored, Some(two.clone())));
+    let (outcome, three) = put("three", &next, if_absent()).await;
+    assert_eq!((outcome, world.resolve(&repository, "next").await), (PutManifest::Stored, Some(three.clone())));
+    // By digest it is the manifest that is there or not.
+    let by_digest = async |text: &str| {
+        let new = image(&repository, text, &[]);
+        let reference = Reference::Digest(new.digest.clone());
+        world.store.put_manifest(on_condition(new, reference, if_absent()), at(1)).await.unwrap()
+    };
+    assert_eq!(by_digest("three").await, PutManifest::PreconditionFailed);
+    assert_eq!(by_digest("four").await, PutManifest::Stored);
+
+    assert!(!world.store.delete_tag(&repository, &latest, &if_match(&[&one])).await.unwrap());
+    assert!(world.store.delete_tag(&repository, &latest, &if_match(&[&two])).await.unwrap());
+    assert_eq!(world.resolve(&repository, "latest").await, None);
+    assert!(!world.store.delete_tag(&repository, &latest, &if_match(&[&two])).await.unwrap());
 }
 
 /// After a tag that need not exist.

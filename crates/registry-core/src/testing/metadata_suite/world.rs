@@ -15,6 +15,7 @@ use crate::ports::metadata::uploads::{
     CheckpointStep, CommitOutcome, CreateUpload, NewUpload, SealOutcome, SealUpload,
 };
 use crate::ports::metadata::{Metadata, NameRange};
+use crate::precondition::{Expected, Precondition};
 use crate::registry::{Format, Mode, References, RegistryId, RegistrySettings, Repository};
 use crate::time::Timestamp;
 use crate::upload::{Checkpoint, StagingState, UploadId, UploadSession, UploadTarget};
@@ -300,6 +301,7 @@ pub fn image(repository: &Repository, text: &str, blobs: &[&Digest]) -> NewManif
         facts,
         tags: Vec::new(),
         references: References::Lenient,
+        condition: None,
     }
 }
 
@@ -315,6 +317,23 @@ pub fn index(repository: &Repository, text: &str, children: &[&Digest]) -> NewMa
 pub fn with_tags(mut new: NewManifest, tags: &[&str]) -> NewManifest {
     new.tags = tags.iter().map(|tag| tag.parse::<Tag>().unwrap()).collect();
     new
+}
+
+/// With a condition for what `reference` leads to.
+pub fn on_condition(mut new: NewManifest, reference: Reference, precondition: Precondition) -> NewManifest {
+    new.condition = Some((reference, precondition));
+    new
+}
+
+/// `If-Match` with these digests.
+pub fn if_match(digests: &[&Digest]) -> Precondition {
+    let digests = digests.iter().map(|digest| (*digest).clone()).collect();
+    Precondition { if_match: Some(Expected::OneOf(digests)), if_none_match: None }
+}
+
+/// `If-None-Match: *`
+pub fn if_absent() -> Precondition {
+    Precondition { if_match: None, if_none_match: Some(Expected::Anything) }
 }
 
 /// With strict references.

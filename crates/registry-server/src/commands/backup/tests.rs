@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use registry_core::names::{PackageName, RegistryName, Version};
 use registry_core::package::{Artifact, ArtifactDescription};
+use registry_core::precondition::Precondition;
 use registry_core::registry::{Format, RegistryId};
-use registry_core::services::{CollectGarbage, PublishArtifact};
+use registry_core::services::{CollectGarbage, Deletion, PublishArtifact};
 use tempfile::TempDir;
 
 use super::*;
@@ -51,7 +52,8 @@ impl Registry {
     async fn delete(&self, version: &str) {
         let services = &self.composition.services;
         let version: Version = version.parse().unwrap();
-        assert!(services.delete_artifact(self.generic, &package(), &version).await.unwrap());
+        let deleted = services.delete_artifact(self.generic, &package(), &version, &Precondition::NONE).await.unwrap();
+        assert_eq!(deleted, Deletion::Deleted);
         let report = services.collect_garbage(CollectGarbage::default()).await.unwrap();
         assert_eq!(report.blobs_deleted, 1);
     }

@@ -12,6 +12,7 @@ use crate::ports::metadata::manifests::{
     ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
 };
 use crate::ports::metadata::{ManifestStore, NameRange};
+use crate::precondition::Precondition;
 use crate::registry::{References, RegistryId, Repository};
 use crate::time::Timestamp;
 
@@ -70,6 +71,12 @@ impl ManifestStore for MemoryMetadata {
                 return Ok(PutManifest::Missing(missing));
             }
         }
+        if let Some((reference, precondition)) = &new.condition {
+            let current = state.manifest(&new.repository, reference).map(|(digest, _)| digest);
+            if !precondition.holds(current) {
+                return Ok(PutManifest::PreconditionFailed);
+            }
+        }
         let content = state.repository(&new.repository)?;
         let manifest = Manifest { content: new.content, facts: new.facts };
         content.manifests.entry(new.digest.clone()).or_insert(manifest);
@@ -118,9 +125,19 @@ impl ManifestStore for MemoryMetadata {
         Ok(true)
     }
 
-    async fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StoreError> {
+    async fn delete_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        precondition: &Precondition,
+    ) -> Result<bool, StoreError> {
         let mut state = self.state();
-        Ok(state.repositories.get_mut(repository).is_some_and(|content| content.tags.remove(tag).is_some()))
+        let Some(content) = state.repositories.get_mut(repository) else { return Ok(false) };
+        if !content.tags.get(tag).is_some_and(|digest| precondition.holds(Some(digest))) {
+            return Ok(false);
+        }
+        content.tags.remove(tag);
+        Ok(true)
     }
 
     async fn tags(

@@ -11,6 +11,7 @@ use crate::names::{PackageName, Version};
 use crate::package::{Artifact, ArtifactDescription, PackageSummary};
 use crate::ports::blob_store::ObjectKey;
 use crate::ports::metadata::{NameRange, PackageStore};
+use crate::precondition::Precondition;
 use crate::registry::RegistryId;
 use crate::time::Timestamp;
 use crate::version_order::sort_key;
@@ -82,12 +83,16 @@ impl PackageStore for MemoryMetadata {
         registry: RegistryId,
         package: &PackageName,
         version: &Version,
+        precondition: &Precondition,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut state = self.state();
         let name = (registry, package.clone());
         let Some(package) = state.packages.get_mut(&name) else { return Ok(false) };
-        let Some(artifact) = package.versions.remove(&sort_key(version)) else { return Ok(false) };
+        let key = sort_key(version);
+        let found = package.versions.get(&key).filter(|artifact| precondition.holds(Some(&artifact.digest)));
+        let Some(artifact) = found.cloned() else { return Ok(false) };
+        package.versions.remove(&key);
         package.updated_at = now;
         if package.versions.is_empty() {
             state.packages.remove(&name);
