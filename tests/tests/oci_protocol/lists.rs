@@ -203,11 +203,11 @@ fn lists_go_over_every_registry_in_one_order() {
         assert_eq!(found["tags"].as_array().unwrap().len(), expected.len(), "{last}");
     }
 
-    // Everybody sees what they may read.
+    // Everybody sees what they may read, and what strangers may.
     for (scopes, visible) in [
-        (&["hub:*:pull"][..], &["hub/app", "hub/hub/x", "hub/z"][..]),
-        (&["hub:hub/*:pull", "oci:team/*:pull", "hub-2:app:pull"], &["hub-2/app", "hub/hub/x", "team/app"]),
-        (&["oci:hub/*:pull", "hub:*:push"], &[]),
+        (&["hub:*:pull"][..], &["hub-2/app", "hub-2/team/b", "hub/app", "hub/hub/x", "hub/z"][..]),
+        (&["hub:hub/*:pull", "oci:team/*:pull"], &["hub-2/app", "hub-2/team/b", "hub/hub/x", "team/app"]),
+        (&["oci:hub/*:pull", "hub:*:push"], &["hub-2/app", "hub-2/team/b"]),
     ] {
         let token = clients::token(&server, "reader", scopes);
         let catalog = server.with_token(&token, "GET", "/v2/_catalog", &[], b"").expect(200).json();
