@@ -16,6 +16,7 @@ use registry_core::manifest::{ManifestFacts, OCI_INDEX, OCI_MANIFEST};
 use registry_core::names::Reference;
 use registry_core::package::ArtifactDescription;
 use registry_core::ports::blob_store::{KeyCandidates, ObjectKey};
+use registry_core::ports::metadata::ledger::{LedgerEntry, ObjectState};
 use registry_core::ports::metadata::manifests::NewManifest;
 use registry_core::ports::metadata::registries::NewRegistry;
 use registry_core::ports::metadata::uploads::{CheckpointStep, NewUpload, SealUpload, WriteStart};
@@ -122,18 +123,20 @@ struct Knowledge {
     /// The session that the step is about: one of the last that were made.
     session: Option<UploadSession>,
     doomed: Vec<ObjectKey>,
+    ledger: Vec<LedgerEntry>,
 }
 
 impl Knowledge {
     async fn of(model: &MemoryMetadata, step: u64, seconds: u64, by: u8) -> Self {
         use registry_core::ports::metadata::{ObjectLedger, UploadStore};
         let doomed = model.doomed_objects(None, 100).await.unwrap();
+        let ledger = model.ledger_page(None, 1_000).await.unwrap();
         let sessions = model.idle_uploads(at(1_000_000), 1_000).await.unwrap();
         let session = match sessions.iter().rev().nth(usize::from(by % 3)) {
             Some(id) => model.find_upload(*id).await.unwrap(),
             None => None,
         };
-        Self { step, seconds, session, doomed }
+        Self { step, seconds, session, doomed, ledger }
     }
 
     fn id(&self) -> UploadId {
@@ -151,6 +154,21 @@ impl Knowledge {
             to: checkpoint(offset + length),
             tell,
         }
+    }
+
+    /// The row of a blob, if it is stored; with `before`, as it was in an earlier life.
+    fn seen(&self, digest: &Digest, before: bool) -> LedgerEntry {
+        let row = self.ledger.iter().find(|row| row.blob.as_ref().is_some_and(|(stored, _)| stored == digest));
+        let mut row = row.cloned().unwrap_or_else(|| LedgerEntry {
+            key: candidates(digest).nth(0),
+            state: ObjectState::Live,
+            since: at(0),
+            blob: Some((digest.clone(), 1)),
+        });
+        if before {
+            row.since = Timestamp::from_micros(row.since.as_micros() - 1);
+        }
+        row
     }
 
     fn sealed(&self) -> Option<Digest> {
@@ -274,7 +292,7 @@ async fn tell(store: &dyn Metadata, (intention, [a, b, c, d]): Step, known: &Kno
         },
         22 => collect(store, back(a % 20), usize::from(b % 4) + 1, now).await,
         23 => match a % 4 {
-            0 => said(store.forget_blob(&digest(b), now).await),
+            0 => said(store.forget_blob(&known.seen(&digest(b), c & 1 == 0), now).await),
             1 => said(store.doom_orphan(&candidates(&digest(b)).nth(u32::from(c % 3)), now).await),
             _ => {
                 let key = known.doomed.get(usize::from(b) % known.doomed.len().max(1));

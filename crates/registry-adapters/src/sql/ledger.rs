@@ -1,7 +1,6 @@
 //! The ledger of the object store.
 
 use async_trait::async_trait;
-use registry_core::digest::Digest;
 use registry_core::error::StoreError;
 use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::metadata::ObjectLedger;
@@ -25,7 +24,7 @@ fn read_entry(row: Row) -> SqlResult<LedgerEntry> {
         Some(digest) => Some((parse(&digest, "digest")?, row.unsigned("size")?)),
         None => None,
     };
-    Ok(LedgerEntry { key: row.key("key")?, state, blob })
+    Ok(LedgerEntry { key: row.key("key")?, state, since: row.time("since")?, blob })
 }
 
 /// Marks an object for deletion, whatever its state.
@@ -35,33 +34,37 @@ pub(super) async fn doom_object(connection: &mut Connection, key: &ObjectKey, no
     Ok(())
 }
 
-async fn forget(connection: &mut Connection, (digest, now): &(Digest, Timestamp)) -> SqlResult<Decision<ForgetBlob>> {
+async fn forget(
+    connection: &mut Connection,
+    (seen, now): &(LedgerEntry, Timestamp),
+) -> SqlResult<Decision<ForgetBlob>> {
+    let Some((digest, _)) = &seen.blob else { return Ok(Decision::Rollback(ForgetBlob::Unknown)) };
     let used = sql("SELECT 1 AS found FROM files WHERE digest = $1 LIMIT 1").bind(digest);
     if connection.fetch_optional(used).await?.is_some() {
         return Ok(Decision::Commit(ForgetBlob::InUse));
     }
     connection.execute(sql("DELETE FROM repository_blobs WHERE digest = $1").bind(digest)).await?;
     connection.execute(sql("DELETE FROM garbage_candidates WHERE digest = $1").bind(digest)).await?;
-    let delete = sql("DELETE FROM blobs WHERE digest = $1 RETURNING object_key").bind(digest);
-    match connection.fetch_optional(delete).await? {
-        Some(row) => {
-            doom_object(connection, &row.key("object_key")?, *now).await?;
-            Ok(Decision::Commit(ForgetBlob::Forgotten))
-        }
-        None => Ok(Decision::Rollback(ForgetBlob::Unknown)),
+    let delete = sql("DELETE FROM blobs WHERE digest = $1 AND object_key = $2").bind(digest).bind(&seen.key);
+    if connection.execute(delete).await? == 0 {
+        return Ok(Decision::Rollback(ForgetBlob::Unknown));
     }
+    // The blob's row referred to this one, so this is the life of the key that it had.
+    let doom = sql("UPDATE objects SET state = 2, since = $3 WHERE key = $1 AND state = 1 AND since = $2");
+    let doomed = connection.execute(doom.bind(&seen.key).bind(seen.since).bind(*now)).await? > 0;
+    Ok(if doomed { Decision::Commit(ForgetBlob::Forgotten) } else { Decision::Rollback(ForgetBlob::Unknown) })
 }
 
 #[async_trait]
 impl ObjectLedger for SqlMetadata {
     async fn ledger_entry(&self, key: &ObjectKey) -> Result<Option<LedgerEntry>, StoreError> {
-        let statement = sql("SELECT o.key, o.state, b.digest, b.size
+        let statement = sql("SELECT o.key, o.state, o.since, b.digest, b.size
              FROM objects o LEFT JOIN blobs b ON b.object_key = o.key WHERE o.key = $1");
         self.database.fetch_optional("reading the ledger", statement.bind(key), read_entry).await
     }
 
     async fn ledger_page(&self, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
-        let statement = sql("SELECT o.key, o.state, b.digest, b.size
+        let statement = sql("SELECT o.key, o.state, o.since, b.digest, b.size
              FROM objects o LEFT JOIN blobs b ON b.object_key = o.key
              WHERE o.key > $1 ORDER BY o.key LIMIT $2")
         .bind(range::after(after.map(ObjectKey::as_str)))
@@ -100,9 +103,9 @@ impl ObjectLedger for SqlMetadata {
             .await
     }
 
-    async fn forget_blob(&self, digest: &Digest, now: Timestamp) -> Result<ForgetBlob, StoreError> {
+    async fn forget_blob(&self, seen: &LedgerEntry, now: Timestamp) -> Result<ForgetBlob, StoreError> {
         self.database
-            .write("forgetting a blob", (digest.clone(), now), |connection, input| Box::pin(forget(connection, input)))
+            .write("forgetting a blob", (seen.clone(), now), |connection, input| Box::pin(forget(connection, input)))
             .await
     }
 }

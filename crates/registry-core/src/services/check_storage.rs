@@ -130,8 +130,8 @@ impl Services {
                 while let Some((object, seen)) = looks.next().await {
                     report.objects += 1;
                     report.bytes += object.size;
-                    if let Some(finding) = seen? {
-                        self.confirm_damage(object, finding, options, &mut report, &mut found).await?;
+                    if seen?.is_some() {
+                        self.confirm_damage(object, options, &mut report, &mut found).await?;
                     }
                 }
                 metadata.set_job_cursor(JOB, Some(&format!("ledger:{last}"))).await?;
@@ -160,22 +160,22 @@ impl Services {
     async fn confirm_damage(
         &self,
         object: LiveObject,
-        finding: CheckFinding,
         options: CheckOptions,
         report: &mut CheckReport,
         found: &mut (impl FnMut(&CheckFinding) + Send),
     ) -> Result<(), StoreError> {
-        let LiveObject { key, digest, size } = object;
-        // Collected while we looked?
-        let entry = self.ports.metadata.ledger_entry(&key).await?.and_then(LiveObject::of);
-        if entry.is_none_or(|now| (&now.digest, now.size) != (&digest, size)) {
+        // The answer to the first look may have waited for those before it.
+        let (LiveObject { row, .. }, seen) = look(Arc::clone(&self.ports.blobs), object, options.deep).await;
+        let Some(finding) = seen? else { return Ok(()) };
+        // Collected, or even pushed again since the row was read? Then it is not what was looked at.
+        if self.ports.metadata.ledger_entry(&row.key).await?.as_ref() != Some(&row) {
             return Ok(());
         }
         found(&finding);
         let may_repair = options.repair && !matches!(finding, CheckFinding::Unreadable { .. });
         report.findings.push(finding);
-        if may_repair && self.ports.metadata.forget_blob(&digest, self.now()).await? == ForgetBlob::Forgotten {
-            self.delete_doomed(&key).await?;
+        if may_repair && self.ports.metadata.forget_blob(&row, self.now()).await? == ForgetBlob::Forgotten {
+            self.delete_doomed(&row.key).await?;
             report.repaired += 1;
         }
         Ok(())
@@ -206,15 +206,15 @@ impl Services {
 
 /// An object that a live row names.
 struct LiveObject {
-    key: ObjectKey,
+    row: LedgerEntry,
     digest: Digest,
     size: u64,
 }
 
 impl LiveObject {
-    fn of(entry: LedgerEntry) -> Option<Self> {
-        let (ObjectState::Live, Some((digest, size))) = (entry.state, entry.blob) else { return None };
-        Some(Self { key: entry.key, digest, size })
+    fn of(row: LedgerEntry) -> Option<Self> {
+        let (ObjectState::Live, Some((digest, size))) = (row.state, row.blob.clone()) else { return None };
+        Some(Self { row, digest, size })
     }
 }
 
@@ -226,7 +226,7 @@ async fn look(
 ) -> (LiveObject, Result<Option<CheckFinding>, StoreError>) {
     let seen = match compare(&*blobs, &object, deep).await {
         Err(error) if error.kind != StoreErrorKind::Unavailable => {
-            let (digest, key) = (object.digest.clone(), object.key.clone());
+            let (digest, key) = (object.digest.clone(), object.row.key.clone());
             Ok(Some(CheckFinding::Unreadable { digest, key, why: error.chain() }))
         }
         seen => seen,
@@ -235,7 +235,7 @@ async fn look(
 }
 
 async fn compare(blobs: &dyn BlobStore, object: &LiveObject, deep: bool) -> Result<Option<CheckFinding>, StoreError> {
-    let (digest, key) = (object.digest.clone(), object.key.clone());
+    let (digest, key) = (object.digest.clone(), object.row.key.clone());
     let (size, reader) = if deep {
         // Whoever reads it learns its size on the way, with one request.
         let reader = blobs.open(&key).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::ledger::LedgerEntry;
 use registry_core::ports::metadata::{JobStore, ObjectLedger};
 use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CollectGarbage};
 
@@ -119,7 +120,10 @@ async fn what_is_collected_or_removed_while_it_looks_is_no_finding() {
         let report = world.services.check_storage(options, |finding| match finding {
             CheckFinding::Missing { digest, .. } => {
                 let other = if *digest == sha256("one") { "two" } else { "one" };
-                at_once(metadata.forget_blob(&sha256(other), now)).unwrap();
+                let of_it =
+                    |entry: &LedgerEntry| entry.blob.as_ref().is_some_and(|(digest, _)| *digest == sha256(other));
+                let other = at_once(metadata.ledger_page(None, 100)).unwrap().into_iter().find(of_it);
+                at_once(metadata.forget_blob(&other.unwrap(), now)).unwrap();
             }
             _ => {
                 blobs.damage(&ObjectKey("zz/2".into()), None);

@@ -13,13 +13,15 @@ use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::ports::blob_store::{
     AppendError, BlobReader, BlobStore, DeletionClaim, KeyCandidates, ObjectKey, Published, StagingWriter,
 };
+use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::ledger::ObjectState;
 use registry_core::ports::metadata::{JobStore, ObjectLedger};
 use registry_core::services::{CheckFinding, CheckOptions, CheckReport, Ports, Services, Settings};
 use registry_core::testing::memory::MemoryBlobStore;
 use registry_core::upload::{StagingState, UploadId};
 use tokio::sync::{Barrier, Semaphore};
 
-use crate::world::{World, soon};
+use crate::world::{World, sha256, soon};
 
 const SHALLOW: CheckOptions = CheckOptions { deep: false, repair: false, restart: false, at_once: 4 };
 const DEEP: CheckOptions = CheckOptions { deep: true, ..SHALLOW };
@@ -122,21 +124,21 @@ async fn findings_are_told_in_the_order_of_keys_whatever_ends_first() {
     for (key, _) in &blobs {
         world.blobs.damage(key, None);
     }
-    // The first look ends when the last one begins.
-    let (first, last, last_begun) = (blobs[0].0.clone(), blobs[7].0.clone(), Arc::new(Semaphore::new(0)));
-    let services = with(&world, move |key| {
-        let (is_first, is_last, last_begun) = (key == first, key == last, Arc::clone(&last_begun));
-        async move {
-            if is_last {
-                last_begun.add_permits(1);
-            }
-            if is_first {
-                last_begun.acquire().await.unwrap().forget();
-            }
-            Ok(())
-        }
-    });
     for options in [SHALLOW, DEEP] {
+        // The first look ends when the last one begins.
+        let (first, last, last_begun) = (blobs[0].0.clone(), blobs[7].0.clone(), Arc::new(Semaphore::new(0)));
+        let services = with(&world, move |key| {
+            let (is_first, is_last, last_begun) = (key == first, key == last, Arc::clone(&last_begun));
+            async move {
+                if is_last {
+                    last_begun.add_permits(1);
+                }
+                if is_first {
+                    drop(last_begun.acquire().await.unwrap());
+                }
+                Ok(())
+            }
+        });
         let (told, report) = check(&services, options).await;
         assert_eq!(told, blobs.iter().map(missing).collect::<Vec<_>>());
         assert_eq!(report.unwrap().findings, told);
@@ -181,6 +183,70 @@ async fn an_interruption_passes_nothing_by_that_was_under_way() {
         assert_eq!(report.unwrap().objects, rest);
         let all = [missing(&blobs[20]), missing(&blobs[510])];
         assert_eq!(told, all[if rest == 600 { 0 } else { 1 }..]);
+    }
+}
+
+/// The second of two blobs is seen to be missing; before the answer is taken up, it is collected and pushed again.
+#[tokio::test]
+async fn what_is_pushed_again_while_it_looks_is_left_alone() {
+    for (options, is_lost_again) in [(SHALLOW, false), (SHALLOW, true), (DEEP, false), (DEEP, true)] {
+        let (world, blobs) = filled(2).await;
+        let (key, digest) = blobs[1].clone();
+        let content = if digest == sha256("0") { "0" } else { "1" };
+        world.blobs.damage(&key, None);
+        let before = world.metadata.ledger_entry(&key).await.unwrap();
+
+        let (world, looked, looks) = (Arc::new(world), Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (pushing, looked_at) = (Arc::clone(&world), key.clone());
+        let services = with(&world, move |key| {
+            let (world, looked, is_it) = (Arc::clone(&pushing), Arc::clone(&looked), key == looked_at);
+            let is_second_look = is_it && looks.fetch_add(1, Ordering::SeqCst) > 0;
+            let looked_at = looked_at.clone();
+            async move {
+                if is_second_look && is_lost_again {
+                    world.blobs.damage(&looked_at, None);
+                }
+                if is_it {
+                    looked.add_permits(1);
+                } else {
+                    looked.acquire().await.unwrap().forget();
+                    let seen = world.metadata.ledger_entry(&looked_at).await?.unwrap();
+                    world.metadata.forget_blob(&seen, world.clock.now()).await?;
+                    world.metadata.clear_doomed(&looked_at).await?;
+                    world.clock.advance(Duration::from_secs(1));
+                    world.push("app", content).await;
+                }
+                Ok(())
+            }
+        });
+        let (told, report) = check(&services, CheckOptions { repair: true, ..options }).await;
+        assert_eq!((told, report.unwrap().repaired), (vec![], 0), "{options:?} {is_lost_again}");
+        let after = world.metadata.ledger_entry(&key).await.unwrap().unwrap();
+        assert_eq!((after.state, after.blob), (ObjectState::Live, Some((digest.clone(), 1))));
+        assert_ne!(Some(after.since), before.map(|row| row.since), "it is another life of the same key");
+        if !is_lost_again {
+            assert_eq!(world.blob("app", &digest).await.as_deref(), Some(content));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_only_at_the_first_look_is_no_finding() {
+    for options in [SHALLOW, DEEP] {
+        let (world, blobs) = filled(3).await;
+        let (away, bytes) = (blobs[1].0.clone(), world.blobs.clone());
+        let content = Mutex::new(None);
+        let services = with(&world, move |key| {
+            if key == away {
+                let mut content = content.lock().unwrap();
+                let back = content.take();
+                *content = bytes.damage(&key, back);
+            }
+            async { Ok(()) }
+        });
+        let (told, report) = check(&services, CheckOptions { repair: true, ..options }).await;
+        assert_eq!((told, report.unwrap().repaired), (vec![], 0), "{options:?}");
+        assert_eq!(world.objects().await.len(), 3);
     }
 }
 

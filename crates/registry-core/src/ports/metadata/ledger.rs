@@ -25,6 +25,9 @@ pub struct LedgerEntry {
     pub key: ObjectKey,
     /// What may be there.
     pub state: ObjectState,
+    /// When it came to that state. A key may be given out again once its object is gone: with the state, this tells one
+    /// life of it from the next.
+    pub since: Timestamp,
     /// The blob's digest and size in bytes, where it is live.
     pub blob: Option<(Digest, u64)>,
 }
@@ -36,7 +39,7 @@ pub enum ForgetBlob {
     Forgotten,
     /// A package's file refers to it: nothing was changed.
     InUse,
-    /// There is no such blob.
+    /// There is no such blob, or its row is not the one that was seen: nothing was changed.
     Unknown,
 }
 
@@ -73,9 +76,11 @@ pub trait ObjectLedger: Send + Sync {
     /// [`StoreError`] when the store failed.
     async fn doom_orphan(&self, key: &ObjectKey, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Takes a blob whose object is missing or damaged out of every repository. Manifests that name it stay.
+    /// Takes the blob of a live row, whose object is missing or damaged, out of every repository. Manifests that name it
+    /// stay. A row that is not as it was `seen` is another life of the key, of which nobody has said anything: then
+    /// nothing is changed.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
-    async fn forget_blob(&self, digest: &Digest, now: Timestamp) -> Result<ForgetBlob, StoreError>;
+    async fn forget_blob(&self, seen: &LedgerEntry, now: Timestamp) -> Result<ForgetBlob, StoreError>;
 }

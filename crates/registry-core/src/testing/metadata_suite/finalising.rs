@@ -40,7 +40,7 @@ pub async fn sealing_reserves_the_plain_key(subject: &impl Subject) {
             ..opened.clone()
         };
         assert_eq!(session(&world, &opened).await, expected);
-        let entry = LedgerEntry { key: key.clone(), state: ObjectState::Reserved, blob: None };
+        let entry = LedgerEntry { key: key.clone(), state: ObjectState::Reserved, since: at(5), blob: None };
         assert_eq!(world.other.ledger_entry(&key).await.unwrap(), Some(entry));
         assert!(!world.holds_blob(&repository, &digest).await);
     }
@@ -157,7 +157,8 @@ pub async fn a_committed_blob_is_visible_and_live(subject: &impl Subject) {
     assert_eq!(world.store.commit_upload(opened.id, &digest, at(9), at(7)).await.unwrap(), CommitOutcome::Committed);
     let blob = StoredBlob { digest: digest.clone(), size: 5, key: key.clone() };
     assert_eq!(world.other.find_blob(&repository, &digest).await.unwrap(), Some(blob));
-    let entry = LedgerEntry { key: key.clone(), state: ObjectState::Live, blob: Some((digest.clone(), 5)) };
+    let blob = Some((digest.clone(), 5));
+    let entry = LedgerEntry { key: key.clone(), state: ObjectState::Live, since: at(7), blob };
     assert_eq!(world.other.ledger_entry(&key).await.unwrap(), Some(entry));
     let done = session(&world, &opened).await;
     assert_eq!((done.state, done.touched_at), (UploadState::Done { digest }, at(7)));
@@ -288,7 +289,7 @@ pub async fn a_version_that_exists_stays_as_it_is(subject: &impl Subject) {
     let (package, version) = ("p".parse().unwrap(), "1".parse().unwrap());
     let found = world.other.find_artifact(world.generic, &package, &version).await.unwrap().unwrap();
     assert_eq!((found.0.digest, found.1), (Digest::sha256(b"one"), key_of_one));
-    let entry = LedgerEntry { key: key_of_two.clone(), state: ObjectState::Doomed, blob: None };
+    let entry = LedgerEntry { key: key_of_two.clone(), state: ObjectState::Doomed, since: at(5), blob: None };
     assert_eq!(world.other.ledger_entry(&key_of_two).await.unwrap(), Some(entry));
     let summary = &world.other.packages(world.generic, &Default::default(), None, 10).await.unwrap()[0];
     assert_eq!(summary.version_count, 1);

@@ -106,7 +106,7 @@ pub async fn an_unreferenced_blob_is_collected_once(subject: &impl Subject) {
     let key = digest.plain_key();
     let collected = CollectedBlob { key: key.clone(), size: 5 };
     assert_eq!(world.store.collect_blob(&digest, at(20)).await.unwrap(), Some(collected));
-    let entry = LedgerEntry { key: key.clone(), state: ObjectState::Doomed, blob: None };
+    let entry = LedgerEntry { key: key.clone(), state: ObjectState::Doomed, since: at(20), blob: None };
     assert_eq!(world.other.ledger_entry(&key).await.unwrap(), Some(entry));
     assert_eq!(world.other.doomed_objects(None, 10).await.unwrap(), [key]);
     assert_eq!(candidates(&world).await, []);

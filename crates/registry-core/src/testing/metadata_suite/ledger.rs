@@ -2,12 +2,18 @@
 
 use super::world::{image, pages};
 use super::{CandidatesOf, Subject, World, at};
-use crate::digest::Digest;
 use crate::ports::blob_store::ObjectKey;
 use crate::ports::metadata::ledger::{ForgetBlob, LedgerEntry, ObjectState};
+use crate::ports::metadata::uploads::CommitOutcome;
 
 fn key(text: &str) -> ObjectKey {
     ObjectKey(text.to_owned())
+}
+
+/// Forgets the blob of a key as it is now.
+async fn forget(world: &World, key: &ObjectKey) -> ForgetBlob {
+    let seen = world.other.ledger_entry(key).await.unwrap().expect("it has a row");
+    world.store.forget_blob(&seen, at(20)).await.unwrap()
 }
 
 async fn state(world: &World, key: &ObjectKey) -> Option<ObjectState> {
@@ -23,13 +29,13 @@ pub async fn the_ledger_is_read_in_pages(subject: &impl Subject) {
         let content = format!("live {number}");
         let digest = world.push(&repository, &content).await;
         let blob = Some((digest.clone(), content.len() as u64));
-        expected.push(LedgerEntry { key: digest.plain_key(), state: ObjectState::Live, blob });
+        expected.push(LedgerEntry { key: digest.plain_key(), state: ObjectState::Live, since: at(0), blob });
         let session = world.open_blob(&repository).await;
         let key = world.seal_to_publish(&session, &format!("reserved {number}")).await;
-        expected.push(LedgerEntry { key, state: ObjectState::Reserved, blob: None });
+        expected.push(LedgerEntry { key, state: ObjectState::Reserved, since: at(0), blob: None });
         let orphan = key_of(number);
         assert!(world.store.doom_orphan(&orphan, at(1)).await.unwrap());
-        expected.push(LedgerEntry { key: orphan, state: ObjectState::Doomed, blob: None });
+        expected.push(LedgerEntry { key: orphan, state: ObjectState::Doomed, since: at(1), blob: None });
     }
     expected.sort_by(|one, other| one.key.cmp(&other.key));
     for limit in [1, 4, 18, 50] {
@@ -105,18 +111,45 @@ pub async fn a_forgotten_blob_is_in_no_repository(subject: &impl Subject) {
     world.push(&two, "bytes").await;
     let manifest = world.put(image(&one, "names it", &[&digest])).await;
     world.review(at(10)).await;
-    assert_eq!(world.store.forget_blob(&digest, at(20)).await.unwrap(), ForgetBlob::Forgotten);
+    assert_eq!(forget(&world, &digest.plain_key()).await, ForgetBlob::Forgotten);
     for repository in [&one, &two] {
         assert!(!world.holds_blob(repository, &digest).await);
     }
     assert!(world.holds_manifest(&one, &manifest).await);
-    assert_eq!(state(&world, &digest.plain_key()).await, Some(ObjectState::Doomed));
+    let doomed = LedgerEntry { key: digest.plain_key(), state: ObjectState::Doomed, since: at(20), blob: None };
+    assert_eq!(world.other.ledger_entry(&digest.plain_key()).await.unwrap(), Some(doomed));
     assert_eq!(world.other.garbage_candidates(10).await.unwrap(), []);
-    assert_eq!(world.store.forget_blob(&digest, at(20)).await.unwrap(), ForgetBlob::Unknown);
+    assert_eq!(forget(&world, &digest.plain_key()).await, ForgetBlob::Unknown);
     world.push(&one, "bytes").await;
     let blob = world.other.find_blob(&one, &digest).await.unwrap().unwrap();
     assert_eq!(blob.key, digest.candidates().nth(1));
-    assert_eq!(world.store.forget_blob(&Digest::sha256(b"none"), at(20)).await.unwrap(), ForgetBlob::Unknown);
+}
+
+/// Only as it was seen: the same key may have been given out again for the same bytes, which are sound.
+pub async fn a_blob_that_was_stored_again_is_not_forgotten(subject: &impl Subject) {
+    let world = World::new(subject).await;
+    let (one, two) = (world.repository("one/app"), world.repository("two/app"));
+    let digest = world.push(&one, "bytes").await;
+    let key = digest.plain_key();
+    let seen = world.other.ledger_entry(&key).await.unwrap().unwrap();
+    assert_eq!(world.store.forget_blob(&seen, at(1)).await.unwrap(), ForgetBlob::Forgotten);
+    assert_eq!(world.store.forget_blob(&seen, at(2)).await.unwrap(), ForgetBlob::Unknown, "it is doomed");
+    world.store.clear_doomed(&key).await.unwrap();
+    assert_eq!(world.store.forget_blob(&seen, at(3)).await.unwrap(), ForgetBlob::Unknown, "it is gone");
+
+    let again = world.open_blob(&two).await;
+    assert_eq!(world.finish(&again, "bytes", at(1_000), at(4)).await, CommitOutcome::Committed);
+    let now = world.other.ledger_entry(&key).await.unwrap().unwrap();
+    assert_eq!((&now.key, now.state, &now.blob), (&seen.key, seen.state, &seen.blob));
+    assert_eq!(world.store.forget_blob(&seen, at(5)).await.unwrap(), ForgetBlob::Unknown);
+    assert!(world.holds_blob(&two, &digest).await);
+    assert_eq!(world.other.ledger_entry(&key).await.unwrap(), Some(now.clone()));
+    // Nor where the blob is stored under another key by now.
+    let elsewhere = LedgerEntry { key: digest.candidates().nth(1), ..now.clone() };
+    assert_eq!(world.store.forget_blob(&elsewhere, at(6)).await.unwrap(), ForgetBlob::Unknown);
+    assert!(world.holds_blob(&two, &digest).await);
+    assert_eq!(world.store.forget_blob(&now, at(7)).await.unwrap(), ForgetBlob::Forgotten);
+    assert!(!world.holds_blob(&two, &digest).await);
 }
 
 /// Nor taken out of a repository.
@@ -125,7 +158,7 @@ pub async fn a_blob_of_a_package_is_not_forgotten(subject: &impl Subject) {
     let repository = world.repository("team/app");
     let digest = world.push(&repository, "bytes").await;
     world.publish_at("p", "1", "bytes", at(0)).await;
-    assert_eq!(world.store.forget_blob(&digest, at(20)).await.unwrap(), ForgetBlob::InUse);
+    assert_eq!(forget(&world, &digest.plain_key()).await, ForgetBlob::InUse);
     assert!(world.holds_blob(&repository, &digest).await);
     assert_eq!(state(&world, &digest.plain_key()).await, Some(ObjectState::Live));
 }

@@ -150,6 +150,7 @@ macro_rules! metadata_suite {
                 an_orphan_gets_a_doomed_row
                 a_forgotten_blob_is_in_no_repository
                 a_blob_of_a_package_is_not_forgotten
+                a_blob_that_was_stored_again_is_not_forgotten
             }
             small {
                 a_token_reads_back

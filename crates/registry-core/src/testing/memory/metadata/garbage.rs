@@ -44,7 +44,7 @@ impl GarbageStore for MemoryMetadata {
         Ok(self.state().candidates.iter().take(limit).cloned().collect())
     }
 
-    async fn collect_blob(&self, digest: &Digest, _now: Timestamp) -> Result<Option<CollectedBlob>, StoreError> {
+    async fn collect_blob(&self, digest: &Digest, now: Timestamp) -> Result<Option<CollectedBlob>, StoreError> {
         let mut state = self.state();
         state.candidates.remove(digest);
         let is_member = state.repositories.values().any(|content| content.memberships.contains_key(digest));
@@ -52,7 +52,7 @@ impl GarbageStore for MemoryMetadata {
             return Ok(None);
         }
         let Some(blob) = state.blobs.remove(digest) else { return Ok(None) };
-        state.doom(&blob.key);
+        state.doom(&blob.key, now);
         Ok(Some(CollectedBlob { key: blob.key, size: blob.size }))
     }
 

@@ -4,8 +4,7 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 
-use super::{MemoryMetadata, State};
-use crate::digest::Digest;
+use super::{MemoryMetadata, Object, State};
 use crate::error::StoreError;
 use crate::ports::blob_store::ObjectKey;
 use crate::ports::metadata::ObjectLedger;
@@ -15,12 +14,13 @@ use crate::time::Timestamp;
 impl State {
     fn entries<'a>(&'a self, after: Option<&ObjectKey>) -> impl Iterator<Item = LedgerEntry> + 'a {
         let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
-        self.objects.range((after, Bound::Unbounded)).map(|(key, state)| self.entry(key, *state))
+        self.objects.range((after, Bound::Unbounded)).map(|(key, object)| self.entry(key, *object))
     }
 
-    fn entry(&self, key: &ObjectKey, state: ObjectState) -> LedgerEntry {
+    fn entry(&self, key: &ObjectKey, Object { state, since }: Object) -> LedgerEntry {
         let blob = self.blobs.iter().find(|(_, blob)| blob.key == *key);
-        LedgerEntry { key: key.clone(), state, blob: blob.map(|(digest, blob)| (digest.clone(), blob.size)) }
+        let blob = blob.map(|(digest, blob)| (digest.clone(), blob.size));
+        LedgerEntry { key: key.clone(), state, since, blob }
     }
 }
 
@@ -43,32 +43,36 @@ impl ObjectLedger for MemoryMetadata {
 
     async fn clear_doomed(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let mut state = self.state();
-        if state.objects.get(key) == Some(&ObjectState::Doomed) {
+        if state.objects.get(key).is_some_and(|object| object.state == ObjectState::Doomed) {
             state.objects.remove(key);
         }
         Ok(())
     }
 
-    async fn doom_orphan(&self, key: &ObjectKey, _now: Timestamp) -> Result<bool, StoreError> {
+    async fn doom_orphan(&self, key: &ObjectKey, now: Timestamp) -> Result<bool, StoreError> {
         let mut state = self.state();
         if state.objects.contains_key(key) {
             return Ok(false);
         }
-        state.objects.insert(key.clone(), ObjectState::Doomed);
+        state.objects.insert(key.clone(), Object { state: ObjectState::Doomed, since: now });
         Ok(true)
     }
 
-    async fn forget_blob(&self, digest: &Digest, _now: Timestamp) -> Result<ForgetBlob, StoreError> {
+    async fn forget_blob(&self, seen: &LedgerEntry, now: Timestamp) -> Result<ForgetBlob, StoreError> {
+        let Some((digest, _)) = &seen.blob else { return Ok(ForgetBlob::Unknown) };
         let mut state = self.state();
         if state.is_published(digest) {
             return Ok(ForgetBlob::InUse);
         }
-        let Some(blob) = state.blobs.remove(digest) else { return Ok(ForgetBlob::Unknown) };
+        let is_the_same =
+            state.objects.get(&seen.key).map(|object| state.entry(&seen.key, *object)).as_ref() == Some(seen);
+        let blob = if is_the_same { state.blobs.remove(digest) } else { None };
+        let Some(blob) = blob else { return Ok(ForgetBlob::Unknown) };
         for content in state.repositories.values_mut() {
             content.memberships.remove(digest);
         }
         state.candidates.remove(digest);
-        state.doom(&blob.key);
+        state.doom(&blob.key, now);
         Ok(ForgetBlob::Forgotten)
     }
 }

@@ -50,13 +50,20 @@ struct State {
     first_segments: BTreeMap<String, Option<RegistryId>>,
     repositories: BTreeMap<Repository, RepositoryContent>,
     blobs: BTreeMap<Digest, Blob>,
-    objects: BTreeMap<ObjectKey, ObjectState>,
+    objects: BTreeMap<ObjectKey, Object>,
     candidates: BTreeSet<Digest>,
     uploads: BTreeMap<UploadId, UploadSession>,
     packages: BTreeMap<(RegistryId, PackageName), Package>,
     tokens: BTreeMap<TokenId, TokenRecord>,
     signing_keys: Vec<SigningKey>,
     job_cursors: BTreeMap<String, String>,
+}
+
+/// What the ledger says of a key, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Object {
+    state: ObjectState,
+    since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -94,9 +101,11 @@ impl State {
     }
 
     /// Marks an object for deletion, whatever its state.
-    fn doom(&mut self, key: &ObjectKey) {
-        if let Some(state) = self.objects.get_mut(key) {
-            *state = ObjectState::Doomed;
+    fn doom(&mut self, key: &ObjectKey, now: Timestamp) {
+        if let Some(object) = self.objects.get_mut(key)
+            && object.state != ObjectState::Doomed
+        {
+            *object = Object { state: ObjectState::Doomed, since: now };
         }
     }
 

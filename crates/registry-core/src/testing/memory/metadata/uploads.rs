@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Blob, MemoryMetadata, State, lease};
+use super::{Blob, MemoryMetadata, Object, State, lease};
 use crate::digest::Digest;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::metadata::UploadStore;
@@ -156,7 +156,7 @@ impl UploadStore for MemoryMetadata {
         let size = seal.step.to.offset;
         if !is_stored {
             session.state = UploadState::Finalising { digest: seal.digest, size, key: key.clone() };
-            state.objects.insert(key.clone(), ObjectState::Reserved);
+            state.objects.insert(key.clone(), Object { state: ObjectState::Reserved, since: now });
             return Ok(SealOutcome::Publish(key));
         }
         session.state = UploadState::Done { digest: seal.digest.clone() };
@@ -188,14 +188,14 @@ impl UploadStore for MemoryMetadata {
         let target = session.target.clone();
         if state.is_taken(&target) {
             state.uploads.get_mut(&id).expect("it was there a moment ago").state = UploadState::Ended;
-            state.doom(&key);
+            state.doom(&key, now);
             return Ok(CommitOutcome::VersionExists);
         }
         if state.blobs.contains_key(digest) {
-            state.doom(&key);
+            state.doom(&key, now);
         } else {
             state.blobs.insert(digest.clone(), Blob { size, key: key.clone() });
-            state.objects.insert(key, ObjectState::Live);
+            state.objects.insert(key, Object { state: ObjectState::Live, since: now });
         }
         state.refer(&target, (digest, size), lease_until, now)?;
         Ok(CommitOutcome::Committed)
@@ -205,7 +205,7 @@ impl UploadStore for MemoryMetadata {
         &self,
         id: UploadId,
         idle_before: Option<Timestamp>,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<Option<UploadSession>, StoreError> {
         let mut state = self.state();
         let Some(session) = state.uploads.get_mut(&id) else { return Ok(None) };
@@ -221,7 +221,7 @@ impl UploadStore for MemoryMetadata {
         }
         session.state = UploadState::Ended;
         if let UploadState::Finalising { key, .. } = &before.state {
-            state.doom(key);
+            state.doom(key, now);
         }
         Ok(Some(before))
     }
