@@ -28,7 +28,9 @@ fn check(server: &Server, arguments: &[&str]) -> (Option<i32>, BTreeSet<(String,
         .collect();
     let summary = lines.pop().unwrap_or_else(|| panic!("{ended:?}"))["summary"].clone();
     assert!(summary.is_object(), "{ended:?}");
-    assert_eq!(summary["findings"], lines.len(), "{ended:?}");
+    let before = summary["resumed"]["findings"].as_u64().unwrap_or(0);
+    assert_eq!(summary["findings"], lines.len() as u64 + before, "{ended:?}");
+    assert_eq!(ended.stderr.contains("going on after"), summary["resumed"].is_object(), "{ended:?}");
     let text = |line: &Value, field: &str| line[field].as_str().map(str::to_owned);
     let findings = lines.iter().map(|line| {
         let what = text(line, "digest").or_else(|| text(line, "key")).unwrap();
@@ -157,15 +159,20 @@ fn an_interrupted_check_goes_on_where_it_stood() {
         fs::write(path, b"x").unwrap();
     }
     interrupt(&server);
-    let (code, rest, _) = check(&server, &[]);
+    let (code, rest, summary) = check(&server, &[]);
     assert_eq!(code, Some(3));
     assert!(!rest.is_empty() && rest.len() <= ORPHANS - 500, "not from the beginning: {}", rest.len());
+    assert_eq!(summary["findings"], ORPHANS, "what was found before counts");
+    assert!(summary["resumed"]["begun_at"].as_str().unwrap().ends_with('Z'), "{summary}");
     let (_, all, _) = check(&server, &[]);
     assert_eq!(all.len(), ORPHANS, "the next one begins again");
     assert!(rest.is_subset(&all));
     // And so does one that is told to, whatever was interrupted.
     interrupt(&server);
     assert_eq!(check(&server, &["--restart"]).1, all);
+    // Or that has to do more.
+    interrupt(&server);
+    assert_eq!(check(&server, &["--deep"]).1, all);
     assert_eq!(server.repository("app").get_blob(&healthy).expect(200).body, b"healthy");
 }
 

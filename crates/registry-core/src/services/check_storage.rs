@@ -5,12 +5,14 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::Services;
+use super::check_place::{CheckPlace, Position};
 use super::in_order::InOrder;
 use crate::digest::{Digest, DigestOf};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::blob_store::{BlobStore, ObjectKey};
 use crate::ports::metadata::Metadata;
 use crate::ports::metadata::ledger::{ForgetBlob, LedgerEntry, ObjectState};
+use crate::time::Timestamp;
 
 const PAGE: usize = 500;
 const JOB: &str = "check";
@@ -22,7 +24,8 @@ pub struct CheckOptions {
     pub deep: bool,
     /// Delete orphans; take blobs that cannot be served out of every repository, so that they can be pushed again.
     pub repair: bool,
-    /// Begin at the beginning, wherever an interrupted check stands.
+    /// Begin at the beginning, wherever an interrupted check stands. One with another `deep` or `repair` is never gone on
+    /// with: it has not done what this one is to do.
     pub restart: bool,
     /// How many objects are looked at at once, at least one. Of each, a piece is in memory.
     pub at_once: usize,
@@ -76,9 +79,35 @@ pub enum CheckFinding {
     },
 }
 
+/// What was seen, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckSum {
+    /// Live objects looked at.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How much was wrong.
+    pub findings: u64,
+    /// How much of that was repaired.
+    pub repaired: u64,
+}
+
+/// A check that was interrupted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterruptedCheck {
+    /// When it was begun.
+    pub begun_at: Timestamp,
+    /// The last object that it was done with.
+    pub after: Option<ObjectKey>,
+    /// What it had seen then.
+    pub sum: CheckSum,
+}
+
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
+    /// What the check that this one went on with had seen before it was interrupted. All else here came after.
+    pub before: CheckSum,
     /// Live objects looked at.
     pub objects: u64,
     /// Their bytes.
@@ -89,13 +118,56 @@ pub struct CheckReport {
     pub repaired: u64,
 }
 
+impl CheckReport {
+    /// All that was seen, before an interruption too.
+    pub fn sum(&self) -> CheckSum {
+        let Self { before, objects, bytes, findings, repaired } = self;
+        CheckSum {
+            objects: before.objects + objects,
+            bytes: before.bytes + bytes,
+            findings: before.findings + findings.len() as u64,
+            repaired: before.repaired + repaired,
+        }
+    }
+}
+
 /// An object without a row, as far as one look can tell.
 type MaybeOrphan = (ObjectKey, u64);
 
 impl Services {
+    /// The interrupted check that [`check_storage`](Self::check_storage) with these options goes on with.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the metadata failed.
+    pub async fn interrupted_check(&self, options: CheckOptions) -> Result<Option<InterruptedCheck>, StoreError> {
+        let place = self.interrupted_at(options).await?;
+        Ok(place.map(|CheckPlace { begun_at, sum, position, .. }| {
+            let (Position::Ledger(after) | Position::Store(after)) = position;
+            InterruptedCheck { begun_at, after, sum }
+        }))
+    }
+
+    async fn interrupted_at(&self, options: CheckOptions) -> Result<Option<CheckPlace>, StoreError> {
+        if options.restart {
+            return Ok(None);
+        }
+        let cursor = self.ports.metadata.job_cursor(JOB).await?;
+        Ok(cursor.and_then(|cursor| CheckPlace::read(&cursor)).filter(|place| place.is_of(options)))
+    }
+
+    async fn stand_at(
+        &self,
+        place: &mut CheckPlace,
+        position: Position,
+        report: &CheckReport,
+    ) -> Result<(), StoreError> {
+        (place.position, place.sum) = (position, report.sum());
+        self.ports.metadata.set_job_cursor(JOB, Some(&place.cursor())).await
+    }
+
     /// Compares ledger and store. It runs while others read, write and collect: what it finds it looks at twice.
-    /// Where it stands is recorded, so that after an interruption the next check goes on from there; `found` is told
-    /// of each finding as soon as those before it are known, in the order of keys.
+    /// Where it stands is recorded, so that after an interruption the next check with the same options goes on from
+    /// there; `found` is told of each finding as soon as those before it are known, in the order of keys.
     ///
     /// Several objects are looked at at once. What a look finds is taken up one after the other, in the order of keys, and
     /// a page is recorded as done after all of it was: so an interruption passes nothing by, whatever was under way.
@@ -111,15 +183,11 @@ impl Services {
         let (metadata, blobs) = (&self.ports.metadata, &self.ports.blobs);
         // Where nothing can be read, the store is at fault, not each object.
         blobs.list_objects(None, 1).await?;
-        let mut report = CheckReport::default();
-        let cursor = if options.restart { None } else { metadata.job_cursor(JOB).await? };
-        let (ledger_from, store_from) = match cursor.as_deref().and_then(|cursor| cursor.split_once(':')) {
-            Some(("ledger", key)) => (Some(Some(ObjectKey(key.to_owned()))), None),
-            Some(("store", key)) => (None, Some(ObjectKey(key.to_owned()))),
-            _ => (Some(None), None),
-        };
+        let interrupted = self.interrupted_at(options).await?;
+        let mut place = interrupted.unwrap_or_else(|| CheckPlace::start(options, self.now()));
+        let mut report = CheckReport { before: place.sum, ..CheckReport::default() };
 
-        if let Some(mut after) = ledger_from {
+        if let Position::Ledger(mut after) = place.position.clone() {
             loop {
                 let page = metadata.ledger_page(after.as_ref(), PAGE).await?;
                 let Some(last) = page.last().map(|entry| entry.key.clone()) else { break };
@@ -134,11 +202,14 @@ impl Services {
                         self.confirm_damage(object, options, &mut report, &mut found).await?;
                     }
                 }
-                metadata.set_job_cursor(JOB, Some(&format!("ledger:{last}"))).await?;
                 after = Some(last);
+                self.stand_at(&mut place, Position::Ledger(after.clone()), &report).await?;
             }
         }
-        let mut after = store_from;
+        let mut after = match &place.position {
+            Position::Ledger(_) => None,
+            Position::Store(after) => after.clone(),
+        };
         loop {
             let page = blobs.list_objects(after.as_ref(), PAGE).await?;
             let Some(last) = page.last().map(|(key, _)| key.clone()) else { break };
@@ -150,8 +221,8 @@ impl Services {
                     self.confirm_orphan(object, options, &mut report, &mut found).await?;
                 }
             }
-            metadata.set_job_cursor(JOB, Some(&format!("store:{last}"))).await?;
             after = Some(last);
+            self.stand_at(&mut place, Position::Store(after.clone()), &report).await?;
         }
         metadata.set_job_cursor(JOB, None).await?;
         Ok(report)

@@ -7,7 +7,8 @@ use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::clock::Clock;
 use registry_core::ports::metadata::ledger::LedgerEntry;
 use registry_core::ports::metadata::{JobStore, ObjectLedger};
-use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CollectGarbage};
+use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CheckSum, CollectGarbage, InterruptedCheck};
+use registry_core::time::Timestamp;
 
 use crate::world::{World, at_once, sha256};
 
@@ -146,16 +147,39 @@ async fn an_interrupted_check_goes_on_where_it_stood_unless_it_is_restarted() {
     keys.sort();
     let counts = async |options| {
         let report = world.check(options).await;
-        (report.objects, report.findings.len())
+        let CheckSum { objects, findings, .. } = report.before;
+        ((objects, findings), (report.objects, report.findings.len()))
     };
-    let stand = async |cursor: String| world.metadata.set_job_cursor("check", Some(&cursor)).await.unwrap();
-    assert_eq!(counts(PLAIN).await, (3, 3));
-    stand(format!("ledger:{}", keys[0])).await;
-    assert_eq!(counts(PLAIN).await, (2, 3));
-    stand("store:zz/1".into()).await;
-    assert_eq!(counts(PLAIN).await, (0, 2));
-    stand("store:zz/1".into()).await;
-    assert_eq!(counts(CheckOptions { restart: true, ..PLAIN }).await, (3, 3));
+    // As a check leaves it that is killed there; the first object of the ledger was damaged.
+    let stand = async |options: CheckOptions, list: &str, after: &str| {
+        let CheckOptions { deep, repair, .. } = options;
+        let cursor = format!("2 {deep} {repair} 1735689600000000 1 1 1 0 {list} {after}");
+        world.metadata.set_job_cursor("check", Some(&cursor)).await.unwrap();
+    };
+    let begun_at = Timestamp::from_micros(1_735_689_600_000_000);
+    assert_eq!(counts(PLAIN).await, ((0, 0), (3, 3)));
+    stand(PLAIN, "ledger", keys[0].as_str()).await;
+    let sum = CheckSum { objects: 1, bytes: 1, findings: 1, repaired: 0 };
+    let interrupted = InterruptedCheck { begun_at, after: Some(keys[0].clone()), sum };
+    assert_eq!(world.services.interrupted_check(PLAIN).await.unwrap(), Some(interrupted));
+    assert_eq!(counts(PLAIN).await, ((1, 1), (2, 3)));
+    stand(PLAIN, "store", "zz/1").await;
+    let report = world.check(PLAIN).await;
+    assert_eq!((report.objects, report.sum()), (0, CheckSum { findings: 3, ..sum }), "its sum is that of both");
+
+    let restarted = CheckOptions { restart: true, ..PLAIN };
+    stand(PLAIN, "store", "zz/1").await;
+    assert_eq!(world.services.interrupted_check(restarted).await.unwrap(), None);
+    assert_eq!(counts(restarted).await, ((0, 0), (3, 3)));
+    // Nor does a check go on with one that looked at less, or repaired nothing, or with one of an earlier release.
+    let repairing = CheckOptions { repair: true, ..PLAIN };
+    for (stopped, next) in [(PLAIN, DEEP), (DEEP, PLAIN), (repairing, PLAIN), (PLAIN, repairing)] {
+        stand(stopped, "store", "zz/1").await;
+        assert_eq!(world.services.interrupted_check(next).await.unwrap(), None);
+        assert_eq!(counts(next).await, ((0, 0), (3, 3)), "{next:?} after {stopped:?}");
+    }
+    world.metadata.set_job_cursor("check", Some("store:zz/3")).await.unwrap();
+    assert_eq!(counts(PLAIN).await, ((0, 0), (3, 0)), "the orphans were deleted");
 }
 
 #[tokio::test]

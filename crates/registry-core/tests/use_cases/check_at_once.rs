@@ -14,8 +14,8 @@ use registry_core::ports::blob_store::{
     AppendError, BlobReader, BlobStore, DeletionClaim, KeyCandidates, ObjectKey, Published, StagingWriter,
 };
 use registry_core::ports::clock::Clock;
+use registry_core::ports::metadata::ObjectLedger;
 use registry_core::ports::metadata::ledger::ObjectState;
-use registry_core::ports::metadata::{JobStore, ObjectLedger};
 use registry_core::services::{CheckFinding, CheckOptions, CheckReport, Ports, Services, Settings};
 use registry_core::testing::memory::MemoryBlobStore;
 use registry_core::upload::{StagingState, UploadId};
@@ -151,9 +151,7 @@ async fn an_interruption_passes_nothing_by_that_was_under_way() {
     let (world, blobs) = filled(600).await;
     world.blobs.damage(&blobs[20].0, None);
     world.blobs.damage(&blobs[510].0, None);
-    for (held, done, stands_at, rest) in
-        [(10, 499, None, 600), (505, 599, Some(format!("ledger:{}", blobs[499].0)), 100)]
-    {
+    for (held, done, stands_at, rest) in [(10, 499, None, 600), (505, 599, Some(blobs[499].0.clone()), 100)] {
         let (held, done, reached) = (blobs[held].0.clone(), blobs[done].0.clone(), Arc::new(Semaphore::new(0)));
         let is_reached = Arc::clone(&reached);
         let services = with(&world, move |key| {
@@ -178,9 +176,12 @@ async fn an_interruption_passes_nothing_by_that_was_under_way() {
         })
         .await;
         drop(checked);
-        assert_eq!(world.metadata.job_cursor("check").await.unwrap(), stands_at);
+        let interrupted = world.services.interrupted_check(DEEP).await.unwrap();
+        assert_eq!(interrupted.and_then(|check| check.after), stands_at);
         let (told, report) = check(&world.services, DEEP).await;
-        assert_eq!(report.unwrap().objects, rest);
+        let report = report.unwrap();
+        assert_eq!(report.objects, rest);
+        assert_eq!((report.sum().objects, report.sum().findings), (600, 2));
         let all = [missing(&blobs[20]), missing(&blobs[510])];
         assert_eq!(told, all[if rest == 600 { 0 } else { 1 }..]);
     }

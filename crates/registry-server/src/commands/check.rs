@@ -2,17 +2,21 @@
 
 use std::io::Write as _;
 use std::num::NonZero;
+use std::time::{Duration, UNIX_EPOCH};
 
-use registry_core::services::{CheckFinding, CheckOptions, CheckReport};
+use registry_core::ports::blob_store::ObjectKey;
+use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CheckSum, InterruptedCheck};
+use registry_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::{CommandError, open_existing};
 use crate::arguments::CheckArguments;
+use crate::compose::Composition;
 use crate::config::Configuration;
 use crate::config::backend::{self, BlobBackend};
 
 /// Checks, and prints each finding when it is found. Returns whether all is well now: nothing was found, or all of it
-/// was repaired.
+/// was repaired; before an interruption, too, where it goes on after one.
 ///
 /// # Errors
 /// [`CommandError`].
@@ -20,6 +24,17 @@ pub async fn run(configuration: &Configuration, arguments: CheckArguments) -> Re
     let composition = open_existing(configuration).await?;
     let CheckArguments { deep, repair, restart, json } = arguments;
     let options = CheckOptions { deep, repair, restart, at_once: at_once(backend::blobs(configuration)) };
+    let outcome = check(&composition, options, json).await;
+    composition.close().await;
+    outcome
+}
+
+async fn check(composition: &Composition, options: CheckOptions, json: bool) -> Result<bool, CommandError> {
+    let interrupted = composition.services.interrupted_check(options).await?;
+    if let Some(interrupted) = &interrupted {
+        // Beside the findings, which may be read by a program.
+        let _ = writeln!(std::io::stderr(), "registry-server: check: {}", resumption(interrupted));
+    }
     let mut broken_output = None;
     let checked = composition
         .services
@@ -29,14 +44,33 @@ pub async fn run(configuration: &Configuration, arguments: CheckArguments) -> Re
             broken_output = writeln!(std::io::stdout(), "{line}").err().or(broken_output.take());
         })
         .await;
-    composition.close().await;
     let report = checked?;
     if let Some(error) = broken_output {
         return Err(error.into());
     }
-    let summary = if json { json!({ "summary": summary(&report) }).to_string() } else { summary_text(&report) };
+    let resumed = interrupted.as_ref();
+    let summary =
+        if json { json!({ "summary": summary(&report, resumed) }).to_string() } else { summary_text(&report) };
     writeln!(std::io::stdout(), "{summary}")?;
-    Ok(u64::try_from(report.findings.len()) == Ok(report.repaired))
+    let sum = report.sum();
+    Ok(sum.findings == sum.repaired)
+}
+
+/// What whoever goes on with a check should know: not all of its findings will be told again.
+fn resumption(InterruptedCheck { begun_at, after, sum }: &InterruptedCheck) -> String {
+    let CheckSum { objects, findings, repaired, .. } = sum;
+    let after = after.as_ref().map_or("the beginning", ObjectKey::as_str);
+    format!(
+        "going on after {after} with the check that was begun at {}: {objects} objects, {findings} findings and \
+         {repaired} repaired before (--restart begins anew)",
+        time(*begun_at)
+    )
+}
+
+/// As RFC 3339 has it; no check was begun before the epoch.
+fn time(at: Timestamp) -> String {
+    let since_epoch = Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
 
 /// How many objects are looked at at once. A bucket takes its time for each, and that of several passes together; of a
@@ -82,18 +116,21 @@ fn as_text(finding: &CheckFinding) -> String {
     }
 }
 
-fn summary(report: &CheckReport) -> Value {
-    json!({
-        "objects": report.objects,
-        "bytes": report.bytes,
-        "findings": report.findings.len(),
-        "repaired": report.repaired,
-    })
+fn summary(report: &CheckReport, resumed: Option<&InterruptedCheck>) -> Value {
+    let CheckSum { objects, bytes, findings, repaired } = report.sum();
+    let mut summary = json!({ "objects": objects, "bytes": bytes, "findings": findings, "repaired": repaired });
+    if let Some(InterruptedCheck { begun_at, after, .. }) = resumed {
+        let CheckSum { objects, findings, repaired, .. } = report.before;
+        summary["resumed"] = json!({
+            "begun_at": time(*begun_at), "after": after.as_ref().map(ObjectKey::as_str),
+            "objects": objects, "findings": findings, "repaired": repaired,
+        });
+    }
+    summary
 }
 
 fn summary_text(report: &CheckReport) -> String {
-    let CheckReport { objects, bytes, findings, repaired } = report;
-    let findings = findings.len();
+    let CheckSum { objects, bytes, findings, repaired } = report.sum();
     format!("Checked {objects} objects of {bytes} bytes: {findings} findings, {repaired} repaired.")
 }
 
@@ -101,7 +138,6 @@ fn summary_text(report: &CheckReport) -> String {
 mod tests {
     use super::*;
     use registry_core::digest::Digest;
-    use registry_core::ports::blob_store::ObjectKey;
 
     #[test]
     fn each_finding_says_what_it_is() {

@@ -1,5 +1,7 @@
 //! Commands that look after the data, beside a running server and without one.
 
+use registry_core::ports::metadata::JobStore as _;
+use registry_server::compose::{METADATA_FILE, open_metadata};
 use std::path::PathBuf;
 
 use crate::support::{Place, Server, files};
@@ -70,6 +72,39 @@ fn check_reports_damage_by_its_exit_code_and_a_finding_a_line() {
     let missing = place.run(&["check"]);
     assert_eq!(missing.code, Some(3));
     assert!(missing.stdout.starts_with("missing: sha256:"), "{}", missing.stdout);
+}
+
+#[test]
+fn a_check_that_goes_on_says_so_and_counts_what_was_found_before() {
+    let place = Place::with_token();
+    drop(with_artifact(&place));
+    let interrupted = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let metadata = open_metadata(&place.data().join(METADATA_FILE)).await.unwrap();
+            // A check that was killed after its first finding.
+            let cursor = "2 false false 1735689600000000 7 70 1 0 ledger 00/x";
+            metadata.set_job_cursor("check", Some(cursor)).await.unwrap();
+            metadata.close().await;
+        });
+    };
+    interrupted();
+    let ended = place.run(&["check"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert_eq!(ended.stdout, "Checked 8 objects of 80 bytes: 1 findings, 0 repaired.\n");
+    let said = "going on after 00/x with the check that was begun at 2025-01-01T00:00:00Z: 7 objects, 1 findings and 0";
+    assert!(ended.stderr.contains(said), "{ended:?}");
+    interrupted();
+    let ended = place.run(&["check", "--json"]);
+    let summary: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let resumed = serde_json::json!({
+        "after": "00/x", "begun_at": "2025-01-01T00:00:00Z", "objects": 7, "findings": 1, "repaired": 0,
+    });
+    assert_eq!((ended.code, &summary["summary"]["resumed"]), (Some(3), &resumed));
+    interrupted();
+    let other = place.run(&["check", "--deep"]);
+    assert_eq!((other.code, other.stderr.as_str()), (Some(0), ""), "{other:?}");
+    assert_eq!(other.stdout, "Checked 1 objects of 10 bytes: 0 findings, 0 repaired.\n");
 }
 
 #[test]
