@@ -131,6 +131,7 @@ fn a_lost_artifact_stays_known_until_somebody_deletes_it() {
     let server = Server::start();
     let (target, bytes) = ("/api/v1/artifacts/p/1", b"the artifact");
     server.request("POST", target, &[], bytes).expect(201);
+    server.request("POST", "/api/v1/artifacts/p/2", &[], b"another").expect(201);
     fs::remove_file(object(&server, &sha256(bytes))).unwrap();
     server.get(target).expect(500);
     // That it was there is not for a check to forget.
@@ -187,6 +188,45 @@ fn interrupt(server: &Server) {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_store_that_is_not_mounted_is_not_repaired() {
+    let server = Server::start();
+    let image = Image::new((0..3).map(|seed| Random::new(seed).bytes(1_000)).collect());
+    server.repository("app").push("1", &image);
+    let (blobs, aside) = (server.data().join("blobs"), server.data().join("aside"));
+    fs::rename(&blobs, &aside).unwrap();
+    fs::create_dir(&blobs).unwrap();
+    let repair = |arguments: &[&str]| {
+        let mut command = server_command(server.folder());
+        Process::run(command.args(["-config", "config.yaml", "check", "--repair"]).args(arguments))
+    };
+    for arguments in [&[][..], &["--deep"], &["--json"]] {
+        let refused = repair(arguments);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(4), ""), "{refused:?}");
+        assert!(refused.stderr.contains("of 4 blobs that were looked for, 4 are not in it"), "{refused:?}");
+        assert!(refused.stderr.contains("--accept-loss"), "{refused:?}");
+    }
+    assert_eq!(check(&server, &[]).1.len(), 4, "to look is harmless");
+    // Mounted again, with what another database knows: mostly strangers' objects.
+    fs::remove_dir_all(&blobs).unwrap();
+    fs::rename(&aside, &blobs).unwrap();
+    let strangers: Vec<_> = (0..5_u8).map(|number| object(&server, &sha256(&[number]))).collect();
+    for path in &strangers {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"x").unwrap();
+    }
+    let refused = repair(&[]);
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("of 9 objects in it, the metadata do not know 5"), "{refused:?}");
+    assert!(strangers.iter().all(|path| path.exists()));
+    server.repository("app").assert_holds("1", &image);
+
+    let repaired = repair(&["--accept-loss"]);
+    assert_eq!(repaired.code, Some(0), "{repaired:?}");
+    assert!(repaired.stdout.contains("5 findings, 5 repaired"), "{repaired:?}");
+    server.repository("app").assert_holds("1", &image);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub mod exit {
     pub const MISUSED: u8 = 2;
     /// `check` found damage that it did not repair; `migrate-storage` found blobs that it does not carry over.
     pub const DAMAGED: u8 = 3;
+    /// `check --repair` takes the store for another one than the metadata is about; nothing was changed.
+    pub const REFUSED: u8 = 4;
 }
 
 const AFTER_HELP: &str = "\
@@ -25,7 +27,7 @@ Every key of the configuration can also be set in the environment: FOUNDRY_<SECT
 `registry-server config` shows what is in effect and where it comes from. Long options also work with one dash.
 
 Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong command line or configuration, 3 check or
-migrate-storage found damage.";
+migrate-storage found damage, 4 check --repair takes the store for another one.";
 
 /// Foundry, a universal artifact registry. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -117,6 +119,10 @@ pub struct CheckArguments {
     /// Delete what no row knows; forget blobs that cannot be served, so that they can be pushed again
     #[arg(long)]
     pub repair: bool,
+    /// Repair even a store that lacks more than half of the blobs, or is more than half unknown: it was lost, or is newer
+    /// than the metadata
+    #[arg(long, requires = "repair")]
+    pub accept_loss: bool,
     /// Begin at the beginning, wherever an interrupted check stands
     #[arg(long)]
     pub restart: bool,
@@ -269,7 +275,8 @@ mod tests {
         let Some(Command::Check(check)) = parse(&["check", "-deep", "--repair", "-json"]).unwrap().command else {
             panic!("not check")
         };
-        assert!(check.deep && check.repair && check.json && !check.restart);
+        assert!(check.deep && check.repair && check.json && !check.restart && !check.accept_loss);
+        assert!(parse(&["check", "--accept-loss"]).unwrap_err().contains("--repair"));
         let Some(Command::Gc(gc)) = parse(&["gc", "--grace", "0s", "--dry-run"]).unwrap().command else {
             panic!("not gc")
         };

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use registry_adapters::sql::SqlMetadata;
 use registry_core::error::StoreError;
+use registry_core::services::StoreLikeness;
 
 use crate::compose::{Composition, METADATA_FILE};
 use crate::config::Configuration;
@@ -28,6 +29,9 @@ pub enum CommandError {
     /// There is no data to work on.
     #[error("there is no registry in {0} (key storage.dataDir): nothing was done")]
     NoData(PathBuf),
+    /// The store is rather another one than the metadata is about.
+    #[error("nothing was repaired, as this seems to be another store than the metadata is about: {}", check::differences(.0))]
+    StrangeStore(StoreLikeness),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),

@@ -71,6 +71,7 @@ async fn execute(command: Command, loaded: &Loaded) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::from(exit::DONE),
         Ok(false) => ExitCode::from(exit::DAMAGED),
+        Err(error @ CommandError::StrangeStore(_)) => failed(exit::REFUSED, "check", &error),
         Err(CommandError::Migrate(error)) if error.is_misuse() => failed(exit::MISUSED, "migrate-storage", &error),
         Err(error) => failed(exit::FAILED, "failed", &error),
     }

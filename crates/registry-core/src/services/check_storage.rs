@@ -276,14 +276,14 @@ impl Services {
 }
 
 /// An object that a live row names.
-struct LiveObject {
-    row: LedgerEntry,
+pub(super) struct LiveObject {
+    pub(super) row: LedgerEntry,
     digest: Digest,
     size: u64,
 }
 
 impl LiveObject {
-    fn of(row: LedgerEntry) -> Option<Self> {
+    pub(super) fn of(row: LedgerEntry) -> Option<Self> {
         let (ObjectState::Live, Some((digest, size))) = (row.state, row.blob.clone()) else { return None };
         Some(Self { row, digest, size })
     }
@@ -335,7 +335,7 @@ async fn compare(blobs: &dyn BlobStore, object: &LiveObject, deep: bool) -> Resu
 }
 
 /// Gives back an object that seems to have no row.
-async fn look_for_row(
+pub(super) async fn look_for_row(
     metadata: Arc<dyn Metadata>,
     blobs: Arc<dyn BlobStore>,
     object: MaybeOrphan,

@@ -7,7 +7,9 @@ use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::clock::Clock;
 use registry_core::ports::metadata::ledger::LedgerEntry;
 use registry_core::ports::metadata::{JobStore, ObjectLedger};
-use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CheckSum, CollectGarbage, InterruptedCheck};
+use registry_core::services::{
+    CheckFinding, CheckOptions, CheckReport, CheckSum, CollectGarbage, InterruptedCheck, StoreLikeness,
+};
 use registry_core::time::Timestamp;
 
 use crate::world::{World, at_once, sha256};
@@ -194,4 +196,55 @@ async fn what_is_doomed_or_reserved_is_no_finding() {
     drop(claim);
     assert_eq!(world.objects().await, [key]);
     assert_eq!(world.check(REPAIR).await, CheckReport::default());
+}
+
+#[tokio::test]
+async fn a_store_that_lacks_most_or_holds_mostly_unknown_objects_is_another_one() {
+    let likeness = async |world: &World| {
+        let StoreLikeness { wanted, missing, stored, unknown } = world.services.recognise_store(2).await.unwrap();
+        let is_likely = world.services.recognise_store(2).await.unwrap().is_likely();
+        ((wanted, missing), (stored, unknown), is_likely)
+    };
+    let world = World::new().await;
+    assert_eq!(likeness(&world).await, ((0, 0), (0, 0), true), "both are new");
+    for content in ["1", "2", "3", "4"] {
+        world.push("app", content).await;
+    }
+    crate::finishing::finalising(&world, "reserved").await;
+    let orphan = |number: u8| ObjectKey(format!("zz/{number}"));
+    assert_eq!(likeness(&world).await, ((4, 0), (4, 0), true));
+    for content in ["1", "2"] {
+        world.blobs.damage(&world.key(content), None);
+    }
+    assert_eq!(likeness(&world).await, ((4, 2), (2, 0), true), "it lost half");
+    world.blobs.damage(&world.key("3"), None);
+    assert_eq!(likeness(&world).await, ((4, 3), (1, 0), false));
+    world.blobs.damage(&world.key("4"), None);
+    assert_eq!(likeness(&world).await, ((4, 4), (0, 0), false), "it is not mounted");
+
+    // The other way round: the database is another one.
+    let world = World::new().await;
+    world.push("app", "known").await;
+    for number in 0..2 {
+        assert!(likeness(&world).await.2);
+        world.blobs.damage(&orphan(number), Some(Bytes::from_static(b"orphan")));
+    }
+    assert_eq!(likeness(&world).await, ((1, 0), (3, 2), false));
+}
+
+#[tokio::test]
+async fn a_store_is_recognised_by_a_sample_of_live_objects() {
+    let world = World::new().await;
+    for number in 0..250 {
+        world.push("app", &number.to_string()).await;
+    }
+    let rows = world.metadata.ledger_page(None, 1_000).await.unwrap();
+    // What is doomed has no part in it: the first 150 rows.
+    for row in &rows[..150] {
+        world.metadata.forget_blob(row, world.clock.now()).await.unwrap();
+        world.blobs.damage(&row.key, None);
+    }
+    world.blobs.damage(&rows[150].key, None);
+    let likeness = world.services.recognise_store(4).await.unwrap();
+    assert_eq!(likeness, StoreLikeness { wanted: 100, missing: 1, stored: 99, unknown: 0 });
 }

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::time::{Duration, UNIX_EPOCH};
 
 use registry_core::ports::blob_store::ObjectKey;
-use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CheckSum, InterruptedCheck};
+use registry_core::services::{CheckFinding, CheckOptions, CheckReport, CheckSum, InterruptedCheck, StoreLikeness};
 use registry_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -22,14 +22,26 @@ use crate::config::backend::{self, BlobBackend};
 /// [`CommandError`].
 pub async fn run(configuration: &Configuration, arguments: CheckArguments) -> Result<bool, CommandError> {
     let composition = open_existing(configuration).await?;
-    let CheckArguments { deep, repair, restart, json } = arguments;
+    let CheckArguments { deep, repair, accept_loss, restart, json } = arguments;
     let options = CheckOptions { deep, repair, restart, at_once: at_once(backend::blobs(configuration)) };
-    let outcome = check(&composition, options, json).await;
+    let may_be_any = !repair || accept_loss;
+    let outcome = check(&composition, options, may_be_any, json).await;
     composition.close().await;
     outcome
 }
 
-async fn check(composition: &Composition, options: CheckOptions, json: bool) -> Result<bool, CommandError> {
+async fn check(
+    composition: &Composition,
+    options: CheckOptions,
+    may_be_any: bool,
+    json: bool,
+) -> Result<bool, CommandError> {
+    if !may_be_any {
+        let likeness = composition.services.recognise_store(options.at_once).await?;
+        if !likeness.is_likely() {
+            return Err(CommandError::StrangeStore(likeness));
+        }
+    }
     let interrupted = composition.services.interrupted_check(options).await?;
     if let Some(interrupted) = &interrupted {
         // Beside the findings, which may be read by a program.
@@ -54,6 +66,19 @@ async fn check(composition: &Composition, options: CheckOptions, json: bool) -> 
     writeln!(std::io::stdout(), "{summary}")?;
     let sum = report.sum();
     Ok(sum.findings == sum.repaired)
+}
+
+/// In what the store differs from what the metadata says, and what to do.
+pub(super) fn differences(likeness: &StoreLikeness) -> String {
+    let StoreLikeness { wanted, missing, stored, unknown } = likeness;
+    format!(
+        "of {wanted} blobs that were looked for, {missing} are not in it, and of {stored} objects in it, the metadata do \
+         not know {unknown}.\n\
+         Is its folder mounted, and are bucket, prefix and database the right ones? `check` without --repair lists what \
+         is missing and what is not known.\n\
+         If the store was lost, or is newer than metadata that were restored: --accept-loss forgets what is missing, and \
+         deletes what is not known."
+    )
 }
 
 /// What whoever goes on with a check should know: not all of its findings will be told again.
