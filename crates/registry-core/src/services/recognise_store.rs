@@ -12,6 +12,9 @@ use crate::ports::metadata::Metadata;
 /// How many rows, and how many objects, are looked at. Keys are digests or random, so the first of them are any of them.
 const SAMPLE: usize = 100;
 
+/// So few that are missing, or unknown, tell nothing of a store: it may hold no more than these.
+const FEW: u64 = 2;
+
 /// How well metadata and store agree, as far as a sample of both can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreLikeness {
@@ -30,7 +33,8 @@ impl StoreLikeness {
     /// that lacks more than half of them, or is more than half of somebody else's, is rather another one: a folder that
     /// is not mounted, a bucket or a database whose name was mistyped.
     pub fn is_likely(&self) -> bool {
-        self.missing * 2 <= self.wanted && self.unknown * 2 <= self.stored
+        let is_little = |part: u64, whole: u64| part <= FEW || part * 2 <= whole;
+        is_little(self.missing, self.wanted) && is_little(self.unknown, self.stored)
     }
 }
 

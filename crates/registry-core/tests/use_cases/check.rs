@@ -225,11 +225,18 @@ async fn a_store_that_lacks_most_or_holds_mostly_unknown_objects_is_another_one(
     // The other way round: the database is another one.
     let world = World::new().await;
     world.push("app", "known").await;
-    for number in 0..2 {
-        assert!(likeness(&world).await.2);
+    for number in 0..3 {
+        assert!(likeness(&world).await.2, "two tell nothing");
         world.blobs.damage(&orphan(number), Some(Bytes::from_static(b"orphan")));
     }
-    assert_eq!(likeness(&world).await, ((1, 0), (3, 2), false));
+    assert_eq!(likeness(&world).await, ((1, 0), (4, 3), false));
+
+    let world = World::new().await;
+    for content in ["1", "2"] {
+        world.push("app", content).await;
+        world.blobs.damage(&world.key(content), None);
+    }
+    assert_eq!(likeness(&world).await, ((2, 2), (0, 0), true), "two tell nothing");
 }
 
 #[tokio::test]
