@@ -247,23 +247,13 @@ async fn delete_tag(
     connection: &mut Connection,
     (repository, tag, precondition): &(Repository, Tag, Precondition),
 ) -> SqlResult<Decision<bool>> {
-    if !precondition.is_none() {
-        let find = sql(dialects!(
-            "SELECT digest FROM tags
-             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3",
-            ["" | " FOR UPDATE"]
-        ));
-        let find = find.bind(repository.registry).bind(&repository.name).bind(tag);
-        let row = connection.fetch_optional(find).await?;
-        let current: Option<Digest> = row.map(|row| row.parse("digest")).transpose()?;
-        if !precondition.holds(current.as_ref()) {
-            return Ok(Decision::Rollback(false));
-        }
-    }
     let delete = sql("DELETE FROM tags
-         WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3");
+         WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2) AND name = $3
+         RETURNING digest");
     let delete = delete.bind(repository.registry).bind(&repository.name).bind(tag);
-    Ok(Decision::Commit(connection.execute(delete).await? > 0))
+    let Some(deleted) = connection.fetch_optional(delete).await? else { return Ok(Decision::Commit(false)) };
+    let holds = precondition.holds(Some(&deleted.parse("digest")?));
+    Ok(if holds { Decision::Commit(true) } else { Decision::Rollback(false) })
 }
 
 async fn page_of_all_tags(

@@ -128,18 +128,13 @@ async fn delete(
         return Ok(Decision::Commit(false));
     };
     let (package_id, version_id) = (row.get::<i64>("package_id")?, row.get::<i64>("id")?);
-    if !precondition.is_none() {
-        // The package's row is locked, and with it its versions.
-        let find = sql("SELECT digest FROM files WHERE version_id = $1").bind(version_id);
-        let file = connection.fetch_optional(find).await?;
-        let current: Option<Digest> = file.map(|row| row.parse("digest")).transpose()?;
-        if !precondition.holds(current.as_ref()) {
-            return Ok(Decision::Rollback(false));
-        }
-    }
     let files = sql("DELETE FROM files WHERE version_id = $1 RETURNING digest").bind(version_id);
     for file in connection.fetch_all(files).await? {
-        add_candidate(connection, &file.parse("digest")?).await?;
+        let digest = file.parse("digest")?;
+        if !precondition.holds(Some(&digest)) {
+            return Ok(Decision::Rollback(false));
+        }
+        add_candidate(connection, &digest).await?;
     }
     connection.execute(sql("DELETE FROM versions WHERE id = $1").bind(version_id)).await?;
     let latest = sql("SELECT version, sort_key FROM versions WHERE package_id = $1 ORDER BY sort_key DESC LIMIT 1");
