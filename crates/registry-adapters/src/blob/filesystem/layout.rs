@@ -79,7 +79,10 @@ pub(super) fn key_candidates(digest: &Digest) -> KeyCandidates {
 
 /// A key that [`key_candidates`] can make: a path of two or three plain names, which never leaves the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RelativeKey(String);
+pub(super) struct RelativeKey {
+    path: String,
+    digest: Digest,
+}
 
 impl RelativeKey {
     /// Checks a key, which may come from a database that somebody edited.
@@ -101,30 +104,27 @@ impl RelativeKey {
         let canonical = number
             .is_none_or(|number| number.parse::<u32>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == number));
         let digest: Digest = format!("{}:{hex}", algorithm.name()).parse().ok()?;
-        (canonical && shard == &digest.encoded()[..SHARD_LENGTH]).then(|| Self(text.to_owned()))
+        (canonical && shard == &digest.encoded()[..SHARD_LENGTH]).then(|| Self { path: text.to_owned(), digest })
     }
 
     /// The path below the folder of objects.
     pub(super) fn as_path(&self) -> &Path {
-        Path::new(&self.0)
+        Path::new(&self.path)
     }
 
     /// The folder that holds it, below the folder of objects: `ab` or `sha512/ab`.
     pub(super) fn shard(&self) -> &str {
-        self.0.rsplit_once('/').expect("a key has a shard").0
+        self.path.rsplit_once('/').expect("a key has a shard").0
     }
 
     /// The digest that it was made of.
-    pub(super) fn digest(&self) -> Digest {
-        let (folder, name) = self.0.rsplit_once('/').expect("a key has a shard");
-        let algorithm = folder.split_once('/').map_or(Algorithm::Sha256.name(), |(algorithm, _)| algorithm);
-        let hex = name.split_once('-').map_or(name, |(hex, _)| hex);
-        format!("{algorithm}:{hex}").parse().expect("a key is made of a digest")
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The key as the port has it.
     pub(super) fn into_key(self) -> ObjectKey {
-        ObjectKey(self.0)
+        ObjectKey(self.path)
     }
 }
 
@@ -171,10 +171,7 @@ mod tests {
         assert_eq!(other.as_str(), format!("sha512/cf/{}", sha512.encoded()));
         for key in [candidates.nth(0), candidates.nth(1), candidates.nth(u32::MAX), other] {
             let relative = RelativeKey::new(&key).unwrap();
-            assert_eq!(
-                relative.digest(),
-                if key.as_str().starts_with("sha512") { sha512.clone() } else { digest.clone() }
-            );
+            assert_eq!(relative.digest(), if key.as_str().starts_with("sha512") { &sha512 } else { &digest });
             assert_eq!(relative.into_key(), key);
         }
     }

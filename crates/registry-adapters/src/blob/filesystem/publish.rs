@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use registry_core::digest::{Digest, DigestOf};
+use registry_core::digest::{Algorithm, Digest, DigestOf};
 use registry_core::ports::blob_store::Published;
 
 use super::buffers::PIECE_BYTES;
@@ -78,7 +78,9 @@ pub(super) fn publish(
     };
     let staged_length = staging.as_ref().map(File::metadata).transpose()?.map(|metadata| metadata.len());
     let may_be_staged = staged_length.is_some_and(|length| length >= size);
-    if object_length(&object)? == Some(size) && (!may_be_staged || digest_of(&object, key)? == key.digest()) {
+    if object_length(&object)? == Some(size)
+        && (!may_be_staged || digest_of(&object, key.digest().algorithm())? == *key.digest())
+    {
         shards.ensure(layout, key.shard())?;
         sync_folder(object.parent().expect("an object lies in a shard"))?;
         if staging.is_some() {
@@ -113,10 +115,10 @@ pub(super) fn publish(
     Ok(Published::Yes)
 }
 
-/// The digest of the bytes at `path`, by the algorithm of `key`.
-fn digest_of(path: &Path, key: &RelativeKey) -> io::Result<Digest> {
+/// The digest of the bytes at `path`.
+fn digest_of(path: &Path, algorithm: Algorithm) -> io::Result<Digest> {
     let mut file = File::open(path)?;
-    let mut digest = DigestOf::new(key.digest().algorithm());
+    let mut digest = DigestOf::new(algorithm);
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
         match file.read(&mut buffer) {
