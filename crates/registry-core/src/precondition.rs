@@ -22,7 +22,8 @@ pub enum Expected {
 }
 
 impl Expected {
-    fn is_met_by(&self, current: Option<&Digest>) -> bool {
+    /// Whether `current` is what is named.
+    pub fn is_met_by(&self, current: Option<&Digest>) -> bool {
         match self {
             Expected::Anything => current.is_some(),
             Expected::OneOf(digests) => current.is_some_and(|current| digests.contains(current)),
