@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -368,6 +369,63 @@ async fn uploads_wait_for_memory_and_none_for_ever() {
         }
     });
     join_all(uploads).await;
+}
+
+/// Clients that stand still, or send a few bytes now and then, hold nobody up who needs the memory, and lose nothing.
+#[tokio::test(start_paused = true)]
+async fn slow_uploads_give_their_memory_up_while_others_wait() {
+    let mut bucket = Bucket::with_parts(200_000);
+    bucket.options.upload_memory_bytes = 1;
+    let store = bucket.store();
+    let first = bytes(1, 100_000);
+    for trickles in [false, true] {
+        let (mut original, mut more) = (first.clone(), bytes(2, 350_000));
+        let mut slow = Staged::new(1 + u8::from(trickles));
+        let mut writer = store.append(slow.id, 0, &StagingState::default()).await.unwrap();
+        writer.write(first.clone().into()).await.unwrap();
+        let is_done = std::cell::Cell::new(false);
+        let slowly = async {
+            while trickles && !is_done.get() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let few = more.split_off(more.len() - 10);
+                writer.write(few.clone().into()).await.unwrap();
+                original.extend(few);
+            }
+            if !trickles {
+                writer.rest().await;
+            }
+        };
+        let other = bytes(3, 1_100_000);
+        let upload = async {
+            let mut staged = Staged::new(11 + u8::from(trickles));
+            staged.append(store.as_ref(), &other).await;
+            let key = staged.candidates(store.as_ref(), &Digest::sha256(&other)).nth(0);
+            assert_eq!(staged.publish(store.as_ref(), &key).await, Published::Yes);
+            is_done.set(true);
+            contents(store.as_ref(), &key).await.unwrap().unwrap()
+        };
+        // A write must not be dropped in the middle; resting may.
+        let read = if trickles {
+            futures_util::join!(upload, slowly).0
+        } else {
+            tokio::select! { read = upload => read, () = slowly => unreachable!("it never ends") }
+        };
+        assert_same(&read, &other, "the other's");
+
+        writer.write(more.clone().into()).await.unwrap();
+        original.extend(more);
+        slow.staging = writer.checkpoint().await.unwrap();
+        slow.offset = original.len() as u64;
+        drop(writer);
+        let key = slow.candidates(store.as_ref(), &Digest::sha256(&original)).nth(0);
+        assert_eq!(slow.publish(store.as_ref(), &key).await, Published::Yes);
+        assert_same(&contents(store.as_ref(), &key).await.unwrap().unwrap(), &original, "the slow one's");
+        for superseded in store.superseded_objects(slow.id, &slow.staging, Some(&key)) {
+            store.remove_staged_object(&superseded).await.unwrap();
+        }
+        // What was put away and fetched back is gone.
+        assert_eq!(store.upload_objects(slow.id).await.unwrap(), [key]);
+    }
 }
 
 #[tokio::test]

@@ -489,6 +489,40 @@ fn memory_does_not_grow_with_what_is_uploaded() {
 }
 
 #[test]
+fn clients_that_stand_still_hold_nobody_up_who_needs_the_memory_for_parts() {
+    let Some(bucket) = Bucket::new("slow clients") else { return };
+    let server = Server::builder()
+        .s3_below(bucket.s3, &bucket.endpoint, &bucket.prefix)
+        .environment("FOUNDRY_STORAGE__S3__UPLOAD_MEMORY", "8MiB")
+        .start();
+    let repository = server.repository("slow/clients");
+    let authorization = format!("Authorization: Bearer {ADMIN}");
+    let slow: Vec<_> = (0..3)
+        .map(|number| {
+            let original = Random::new(200 + number).bytes(10 * MIB);
+            let location = repository.start_upload();
+            let headers = [authorization.clone(), format!("Content-Length: {}", original.len())];
+            let mut connection = Connection::open(server.address());
+            connection.send_head("PATCH", &location, &headers).unwrap();
+            // More than needs no memory of its own: one of them has all that there is.
+            connection.send(&original[..200_000]).unwrap();
+            (connection, location, original)
+        })
+        .collect();
+    let quick = Random::new(210).bytes(9 * MIB);
+    let digest = push(&server, &quick);
+    assert!(server.repository("team/app").get_blob(&digest).expect(200).body == quick);
+    for (mut connection, location, original) in slow {
+        connection.send(&original[200_000..]).unwrap();
+        assert_eq!(connection.answer().unwrap().status, 202);
+        repository.finish(&location, &sha256(&original), b"").expect(201);
+        assert!(repository.get_blob(&sha256(&original)).expect(200).body == original);
+    }
+    let (sound, findings) = server.check(&["--deep"]);
+    assert!(sound, "{findings}");
+}
+
+#[test]
 fn a_server_that_dies_anywhere_leaves_nothing_that_is_not_found() {
     let Some(s3) = S3::shared("dying servers") else { return };
     let original = Random::new(6).bytes(9 * MIB);

@@ -248,6 +248,12 @@ pub trait StagingWriter: Send {
     /// # Errors
     /// [`StoreError`]; the writer is of no more use then.
     async fn checkpoint(&mut self) -> Result<StagingState, StoreError>;
+
+    /// To be polled while there is nothing to write: gives up what other writers wait for, so that a client that sends
+    /// nothing holds nobody up. Never ends, and may be dropped at any time.
+    async fn rest(&mut self) {
+        std::future::pending().await
+    }
 }
 
 /// The right to delete one object.

@@ -86,11 +86,12 @@ impl Services {
             let piece = match next.take() {
                 Some(piece) => piece,
                 None => {
+                    // Ends when a newer writer waits for the staged bytes; resting does not end.
                     let overtaken = std::pin::pin!(entered.overtaken());
-                    match select(body.next(), overtaken).await {
+                    match select(body.next(), select(overtaken, writer.rest())).await {
                         Either::Left((Some(piece), _)) => piece,
                         Either::Left((None, _)) => break None,
-                        // The newer writer waits for the staged bytes: let go without another write.
+                        // Let go without another write.
                         Either::Right(_) => return Err(UploadError::Superseded),
                     }
                 }

@@ -8,6 +8,7 @@ mod acknowledged;
 mod connector;
 mod credentials_file;
 mod errors;
+mod memory;
 mod publish;
 mod reader;
 mod s3;
@@ -39,6 +40,7 @@ use tokio::time::Instant;
 
 use acknowledged::Acknowledged;
 use errors::{failure, is_absent};
+use memory::Memory;
 use reader::Reader;
 pub use s3::{S3Keys, S3Options, S3Patience};
 use staged::{Staged, Tail, key, nothing, upload_of};
@@ -97,7 +99,7 @@ struct Inner {
     folder: String,
     probe: Path,
     part_bytes: u64,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     acknowledged: Mutex<Acknowledged>,
     probed_at: Mutex<Option<Instant>>,
 }
@@ -108,12 +110,13 @@ impl ObjectBlobStore {
         let prefix = options.prefix.trim_matches('/');
         let below = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
         let parts = (options.upload_memory_bytes / options.part_bytes).clamp(1, Semaphore::MAX_PERMITS as u64);
+        let parts = usize::try_from(parts).expect("it is less than the most permits");
         let inner = Inner {
             backend,
             folder: below(BLOBS),
             probe: Path::from(below(PROBE)),
             part_bytes: options.part_bytes,
-            memory: Arc::new(Semaphore::new(usize::try_from(parts).expect("it is less than the most permits"))),
+            memory: Memory::of(parts),
             acknowledged: Mutex::default(),
             probed_at: Mutex::default(),
         };

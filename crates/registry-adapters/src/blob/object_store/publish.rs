@@ -45,7 +45,7 @@ impl Inner {
         let mut parts: Vec<_> =
             staged.parts.iter().map(|content_id| PartId { content_id: content_id.clone() }).collect();
         if let Some(tail) = staged.tail.as_ref().filter(|tail| tail.size > 0) {
-            let _permit = self.permit_for(tail.size).await;
+            let _room = self.room_for(tail.size).await;
             let Some(bytes) = self.read_tail(id, tail).await? else { return self.published_before(id, staged).await };
             match self.put_part(id, multipart, parts.len(), PutPayload::from(bytes)).await {
                 Ok(part) => parts.push(part),

@@ -10,11 +10,11 @@ use registry_core::error::{StoreError, StoreErrorKind};
 use registry_core::ports::blob_store::{AppendError, StagingWriter};
 use registry_core::ports::entropy::Entropy;
 use registry_core::upload::{StagingState, UploadId};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::Inner;
 use super::errors::{failure, is_absent};
+use super::memory::Room;
 use super::staged::{Multipart, Staged, Tail, key};
 use crate::entropy::OsEntropy;
 
@@ -48,9 +48,11 @@ pub(super) struct Writer {
     staged: Staged,
     /// Parts under way.
     sending: JoinSet<SentPart>,
-    /// What comes after the last full part.
+    /// What comes after the last full part, unless it was put away.
     buffer: Buffer,
-    permit: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
+    /// The object that holds what the buffer held, while its room is another's. No row names it, unless it is the tail.
+    put_away: Option<Tail>,
     /// Whether the buffer is not what the tail is.
     is_dirty: bool,
     has_failed: bool,
@@ -60,14 +62,15 @@ impl Writer {
     /// Begins after what is staged; the tail is read, because it has to become part of something longer.
     pub(super) async fn open(store: Arc<Inner>, id: UploadId, mut staged: Staged) -> Result<Self, AppendError> {
         staged.superseded.clear();
-        let (mut buffer, mut permit) = (Buffer::default(), None);
+        let (mut buffer, mut room) = (Buffer::default(), None);
         if let Some(tail) = &staged.tail {
-            permit = store.permit_for(tail.size).await;
+            room = store.room_for(tail.size).await;
             let bytes = store.read_tail(id, tail).await?.ok_or(AppendError::Lost)?;
             buffer.push(&bytes);
         }
         let sending = JoinSet::new();
-        Ok(Self { store, id, staged, sending, buffer, permit, is_dirty: false, has_failed: false })
+        let put_away = None;
+        Ok(Self { store, id, staged, sending, buffer, room, put_away, is_dirty: false, has_failed: false })
     }
 
     fn part_bytes(&self) -> usize {
@@ -75,12 +78,15 @@ impl Writer {
     }
 
     async fn take(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+        // A client that sends a little at a time would never be found at rest.
+        self.make_room().await;
         while !bytes.is_empty() {
+            self.fetch_back().await?;
             let piece = bytes.split_to(bytes.len().min(self.part_bytes() - self.buffer.length));
             let length = self.buffer.length + piece.len();
-            if self.permit.is_none() && length > FREE_BYTES {
-                // No lock is held here: parts under way give their permits back without anyone's help.
-                self.permit = self.store.permit_for(length as u64).await;
+            if self.room.is_none() && length > FREE_BYTES {
+                // Nothing is held here that others wait for: parts under way and clients at rest give their room back.
+                self.room = self.store.room_for(length as u64).await;
             }
             self.buffer.push(&piece);
             self.is_dirty = true;
@@ -112,11 +118,11 @@ impl Writer {
         while self.sending.len() >= PARTS_IN_FLIGHT {
             self.receive_part().await?;
         }
-        let (payload, permit) = (self.buffer.take(), self.permit.take());
+        let (payload, room) = (self.buffer.take(), self.room.take());
         let (store, id) = (Arc::clone(&self.store), self.id);
         self.sending.spawn(async move {
             let sent = store.put_part(id, &multipart, index, payload).await;
-            drop(permit);
+            drop(room);
             (index, sent)
         });
         Ok(())
@@ -132,6 +138,46 @@ impl Writer {
         Ok(())
     }
 
+    /// Puts the buffer away if its turn is over and others wait for memory. May be dropped at any time: then the buffer is
+    /// still there.
+    async fn make_room(&mut self) {
+        let Some(room) = &self.room else { return };
+        let (store, id) = (&self.store, self.id);
+        let put_away = async {
+            match &self.staged.tail {
+                Some(tail) if !self.is_dirty => Ok(tail.clone()),
+                _ => {
+                    let tail = Tail { name: unique_name(), size: self.buffer.length as u64 };
+                    store.put_tail(id, &tail, self.buffer.payload()).await.map(|()| tail)
+                }
+            }
+        };
+        match store.memory.give_up_after_turn(room, put_away).await {
+            None => {}
+            Some(Ok(tail)) => {
+                self.put_away = Some(tail);
+                self.buffer = Buffer::default();
+                self.room = None;
+            }
+            Some(Err(error)) => tracing::debug!(upload = %id, error = error.chain(), "a part stays in memory"),
+        }
+    }
+
+    /// Reads what was put away.
+    async fn fetch_back(&mut self) -> Result<(), StoreError> {
+        let Some(tail) = &self.put_away else { return Ok(()) };
+        let room = self.store.room_for(tail.size).await;
+        let lost = || StoreError::corrupt(format!("what was put away of the upload {} is not there", self.id));
+        self.buffer.push(&self.store.read_tail(self.id, tail).await?.ok_or_else(lost)?);
+        self.room = room;
+        let tail = self.put_away.take().expect("it was there a moment ago");
+        if self.staged.tail.as_ref() != Some(&tail) {
+            // No row names it. What cannot be removed now goes when the session ends.
+            let _ = self.store.delete(&key(self.id, &tail.name)).await;
+        }
+        Ok(())
+    }
+
     async fn settle(&mut self) -> Result<(), StoreError> {
         while !self.sending.is_empty() {
             self.receive_part().await?;
@@ -141,7 +187,9 @@ impl Writer {
         if !self.is_dirty && !is_nothing {
             return Ok(());
         }
-        let old = if self.buffer.length > 0 || is_nothing {
+        let old = if let Some(tail) = &self.put_away {
+            self.staged.tail.replace(tail.clone())
+        } else if self.buffer.length > 0 || is_nothing {
             let tail = Tail { name: unique_name(), size: self.buffer.length as u64 };
             self.store.put_tail(self.id, &tail, self.buffer.payload()).await?;
             self.staged.tail.replace(tail)
@@ -172,6 +220,14 @@ impl StagingWriter for Writer {
         self.has_failed = false;
         Ok(self.staged.write())
     }
+
+    async fn rest(&mut self) {
+        while let Some(room) = &self.room {
+            self.store.memory.turn_ends(room).await;
+            self.make_room().await;
+        }
+        std::future::pending().await
+    }
 }
 
 impl Writer {
@@ -185,13 +241,9 @@ impl Writer {
 }
 
 impl Inner {
-    /// A permit to keep a part in memory, which waits until others are done; none is needed for a few bytes.
-    pub(super) async fn permit_for(&self, length: u64) -> Option<OwnedSemaphorePermit> {
-        if length <= FREE_BYTES as u64 {
-            return None;
-        }
-        let permit = Arc::clone(&self.memory).acquire_owned().await;
-        Some(permit.expect("nobody closes the semaphore"))
+    /// Room for a part in memory, once others have done with theirs; a few bytes need none.
+    pub(super) async fn room_for(&self, length: u64) -> Option<Room> {
+        if length <= FREE_BYTES as u64 { None } else { Some(self.memory.room().await) }
     }
 
     /// Stores a part. A multipart upload that is not there any more was ended, or the upload is lost.
