@@ -284,7 +284,7 @@ async fn what_nobody_can_be_called_is_not_found() {
     }
     let repository = Repository { registry: RegistryId(1), name: "team/app".parse().unwrap() };
     let subject = registry_core::digest::Digest::sha256(b"x");
-    assert_eq!(store.referrers(&repository, &subject, Some("a\0"), Some("\0"), 10).await.unwrap(), []);
+    assert_eq!(store.referrers(&repository, &subject, Some("a\0"), Some("\0"), 10).await.unwrap().0, []);
     assert_eq!(store.tags(&repository, Some("\0"), 10).await.unwrap(), None);
     assert_eq!(store.find_manifest(&repository, &Reference::Digest(subject)).await.unwrap(), None);
 }

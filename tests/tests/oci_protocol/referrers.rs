@@ -138,6 +138,38 @@ fn referrers_in_pages() {
     }
 }
 
+/// oras-go reads 4 MiB of an answer and no more, so that nothing would be found of a subject with longer ones.
+#[test]
+fn pages_of_referrers_with_long_annotations_are_short() {
+    let server = Server::start();
+    let repository = server.repository("team/app");
+    let subject = Image::new(vec![]);
+    repository.push("1", &subject);
+    let long = "x".repeat(1_000_000);
+    let referrers: Vec<Image> = (0..8)
+        .map(|number| {
+            let more =
+                json!({ "subject": subject.descriptor(), "annotations": { "long": long, "n": number.to_string() } });
+            Image::with(vec![], more)
+        })
+        .collect();
+    for image in &referrers {
+        repository.push(&image.digest(), image);
+    }
+    let mut target = Some(repository.path(&format!("referrers/{}", subject.digest())));
+    let mut found = Vec::new();
+    while let Some(here) = target {
+        let page = server.get(&here).expect(200);
+        assert!(page.body.len() < 4 << 20, "{} bytes", page.body.len());
+        found.extend(digests(&page));
+        target = page.header("link").map(|link| {
+            let (target, _) = link.trim_start_matches('<').split_once('>').expect("a link has a target");
+            target.to_owned()
+        });
+    }
+    assert_eq!(found, sorted(&referrers.iter().collect::<Vec<_>>()));
+}
+
 #[test]
 fn the_subject_may_come_later_and_go_earlier() {
     let server = Server::start();

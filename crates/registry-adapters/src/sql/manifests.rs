@@ -6,7 +6,7 @@ use registry_core::digest::Digest;
 use registry_core::error::StoreError;
 use registry_core::names::{Reference, RepositoryName, Tag};
 use registry_core::ports::metadata::manifests::{
-    ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
+    ManifestDescription, NewManifest, PutManifest, REFERRERS_PAGE_BYTES, Referrer, StoredManifest, TagEntry,
 };
 use registry_core::ports::metadata::{ManifestStore, NameRange};
 use registry_core::precondition::Precondition;
@@ -307,18 +307,34 @@ fn referrers_page(
     after: Option<&str>,
     limit: usize,
 ) -> Statement {
+    // Their lengths come first, so that no long text is read which is not on the page.
+    macro_rules! page_where {
+        ($more:literal) => {
+            sql(concat!(
+                "SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations, p.found
+                 FROM (SELECT repository_id, digest, COUNT(*) OVER () AS found, ROW_NUMBER() OVER up_to AS place,
+                           SUM(bytes) OVER up_to AS total
+                       FROM (SELECT repository_id, digest, 256 + octet_length(media_type)
+                                 + octet_length(artifact_type) + octet_length(annotations) AS bytes
+                             FROM manifests
+                             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
+                               AND subject = $3 AND digest > $4",
+                $more,
+                "
+                             ORDER BY digest LIMIT $5) r
+                       WINDOW up_to AS (ORDER BY digest ROWS UNBOUNDED PRECEDING)) p
+                 JOIN manifests m ON m.repository_id = p.repository_id AND m.digest = p.digest
+                 WHERE p.place = 1 OR (p.place < $5 AND p.total <= $6)
+                 ORDER BY p.digest"
+            ))
+        };
+    }
     let statement = match artifact_type {
-        None => sql("SELECT digest, media_type, size, artifact_type, annotations FROM manifests
-             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
-               AND subject = $3 AND digest > $4
-             ORDER BY digest LIMIT $5"),
-        Some(_) => sql("SELECT digest, media_type, size, artifact_type, annotations FROM manifests
-             WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
-               AND subject = $3 AND digest > $4 AND artifact_type = $6
-             ORDER BY digest LIMIT $5"),
+        None => page_where!(""),
+        Some(_) => page_where!(" AND artifact_type = $7"),
     };
     let statement = statement.bind(repository.registry).bind(&repository.name).bind(subject);
-    let statement = statement.bind(range::after(after)).bind(limit);
+    let statement = statement.bind(range::after(after)).bind(limit.saturating_add(1)).bind(REFERRERS_PAGE_BYTES);
     match artifact_type {
         Some(artifact_type) => statement.bind(artifact_type),
         None => statement,
@@ -432,16 +448,19 @@ impl ManifestStore for SqlMetadata {
         artifact_type: Option<&str>,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Referrer>, StoreError> {
+    ) -> Result<(Vec<Referrer>, bool), StoreError> {
         let statement = referrers_page(repository, subject, artifact_type, after, limit);
-        self.database
-            .fetch_all("listing referrers", statement, |row| {
-                Ok(Referrer {
-                    manifest: read_description(&row)?,
-                    artifact_type: row.get("artifact_type")?,
-                    annotations: row.get("annotations")?,
-                })
-            })
-            .await
+        let decode = |row: Row| {
+            let referrer = Referrer {
+                manifest: read_description(&row)?,
+                artifact_type: row.get("artifact_type")?,
+                annotations: row.get("annotations")?,
+            };
+            Ok((referrer, row.unsigned("found")?))
+        };
+        let page = self.database.fetch_all("listing referrers", statement, decode).await?;
+        let found = page.first().map_or(0, |(_, found)| *found);
+        let more = found > page.len() as u64;
+        Ok((page.into_iter().map(|(referrer, _)| referrer).collect(), more))
     }
 }

@@ -7,8 +7,8 @@ use crate::ports::metadata::manifests::Referrer;
 use crate::registry::Repository;
 
 impl Services {
-    /// The next at most `limit` manifests whose subject is `subject`, after `after`, and whether more follow. A
-    /// subject, or repository, that is not there has none.
+    /// The next at most `limit` manifests whose subject is `subject`, after `after`, and whether more follow: fewer where
+    /// their descriptions are long. A subject, or repository, that is not there has none.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
@@ -20,10 +20,6 @@ impl Services {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<Referrer>, bool), StoreError> {
-        let metadata = &self.ports.metadata;
-        let mut page = metadata.referrers(repository, subject, artifact_type, after, limit.saturating_add(1)).await?;
-        let more = page.len() > limit;
-        page.truncate(limit);
-        Ok((page, more))
+        self.ports.metadata.referrers(repository, subject, artifact_type, after, limit).await
     }
 }

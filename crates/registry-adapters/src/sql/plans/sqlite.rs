@@ -14,7 +14,7 @@ use crate::sql::sqlite::SqliteOptions;
 use crate::sql::statement::sql;
 
 /// The steps that visit more than one key's rows, and why each may: how the statement begins, and the step.
-const PERMITTED: [(&str, &str, &str); 20] = [
+const PERMITTED: [(&str, &str, &str); 22] = [
     ("SELECT id, name, format", "SCAN registries USING INDEX", "administrators make them by hand: they are few"),
     ("SELECT oldest_compatible_server", "SCAN schema_info", "one row"),
     ("SELECT id, secret", "SCAN signing_keys", "the keys of one token's life: two or three"),
@@ -29,6 +29,8 @@ const PERMITTED: [(&str, &str, &str); 20] = [
     ("SELECT id, touched_at", "USE TEMP B-TREE FOR ORDER BY", "two pages are merged"),
     ("SELECT g.value AS gram", "USE TEMP B-TREE FOR ORDER BY", "as many rows as the text has pieces"),
     ("SELECT r.name AS repository", "SEARCH t USING PRIMARY KEY (repository_id=?)", "in the order of the page"),
+    ("SELECT m.digest, m.media_type, m.size", "SCAN", "a page of lengths"),
+    ("SELECT m.digest, m.media_type, m.size", "USE TEMP B-TREE FOR ORDER BY", "what is on the page"),
     ("SELECT version, sort_key", "sqlite_autoindex_versions_2 (package_id=?)", "the last of them"),
     ("UPDATE repositories SET listed = 0", "sqlite_autoindex_manifests_1 (repository_id=?)", "the first of them"),
     // For foreign keys; passed over at run time, as no row can refer to a row that is new.
@@ -74,11 +76,11 @@ const REQUIRED: [(&str, &str); 16] = [
     ("SELECT name FROM tags", "tags USING PRIMARY KEY (repository_id=? AND name>?)"),
     ("SELECT r.name AS repository", "r USING COVERING INDEX repositories_listed (registry_id=? AND name>? AND name<?)"),
     (
-        "SELECT digest, media_type, size, artifact_type",
+        "SELECT m.digest, m.media_type, m.size, m.artifact_type",
         "manifests_referrers (repository_id=? AND subject=? AND digest>?)",
     ),
     (
-        "SELECT digest, media_type, size, artifact_type",
+        "SELECT m.digest, m.media_type, m.size, m.artifact_type",
         "manifests_referrers_of_type (repository_id=? AND subject=? AND artifact_type=? AND digest>?)",
     ),
     ("SELECT name, version_count", "(registry_id=? AND name>? AND name<?)"),

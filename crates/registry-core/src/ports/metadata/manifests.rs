@@ -66,6 +66,13 @@ pub struct ManifestDescription {
     pub size: u64,
 }
 
+/// How many bytes the descriptions of a page of referrers have at most, where they are more than one. Clients read no
+/// more than 4 MiB of an answer (oras-go's `MaxMetadataBytes`), and a page is made in memory.
+pub const REFERRERS_PAGE_BYTES: u64 = 3 * 1024 * 1024;
+
+/// What is allowed for the rest of a description, in bytes: names of fields, the digest, the size.
+const DESCRIPTION_BYTES: u64 = 256;
+
 /// A manifest whose subject is the one asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referrer {
@@ -75,6 +82,14 @@ pub struct Referrer {
     pub artifact_type: String,
     /// Its annotations as a JSON object; may be empty.
     pub annotations: String,
+}
+
+impl Referrer {
+    /// How many bytes of a page it takes, about.
+    pub fn bytes(&self) -> u64 {
+        let texts = self.manifest.media_type.len() + self.artifact_type.len() + self.annotations.len();
+        DESCRIPTION_BYTES + texts as u64
+    }
 }
 
 /// A tag in the list over all repositories.
@@ -172,7 +187,8 @@ pub trait ManifestStore: Send + Sync {
     ) -> Result<Vec<TagEntry>, StoreError>;
 
     /// The next at most `limit` manifests after `after` whose subject is `subject` (which need not exist), by digest;
-    /// with `artifact_type` only those of that type.
+    /// with `artifact_type` only those of that type; and whether more follow. They are fewer where their descriptions
+    /// come to more than [`REFERRERS_PAGE_BYTES`], but at least one.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
@@ -183,5 +199,5 @@ pub trait ManifestStore: Send + Sync {
         artifact_type: Option<&str>,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Referrer>, StoreError>;
+    ) -> Result<(Vec<Referrer>, bool), StoreError>;
 }

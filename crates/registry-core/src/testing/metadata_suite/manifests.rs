@@ -170,7 +170,7 @@ pub async fn deleting_a_manifest_takes_its_tags_with_it(subject: &impl Subject) 
     assert_eq!(world.resolve(&repository, "tag-1").await, None);
     assert!(world.holds_manifest(&repository, &child).await);
     assert!(world.holds_manifest(&repository, &referrer).await);
-    assert_eq!(world.other.referrers(&repository, &digest, None, None, 10).await.unwrap().len(), 1);
+    assert_eq!(world.other.referrers(&repository, &digest, None, None, 10).await.unwrap().0.len(), 1);
     assert_eq!(world.resolve(&other, "tag-1").await, Some(digest.clone()));
 
     assert!(!world.store.delete_manifest(&repository, &digest, at(9), at(5)).await.unwrap());

@@ -122,6 +122,7 @@ macro_rules! metadata_suite {
             referrers {
                 referrers_are_listed_with_their_facts
                 referrers_come_in_pages_and_by_type
+                a_page_of_referrers_is_bounded_in_bytes
                 the_subject_need_not_be_there
             }
             packages {

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::manifest::ManifestFacts;
 use crate::names::{Reference, Tag};
 use crate::ports::metadata::manifests::{
-    ManifestDescription, NewManifest, PutManifest, Referrer, StoredManifest, TagEntry,
+    ManifestDescription, NewManifest, PutManifest, REFERRERS_PAGE_BYTES, Referrer, StoredManifest, TagEntry,
 };
 use crate::ports::metadata::{ManifestStore, NameRange};
 use crate::precondition::Precondition;
@@ -185,19 +185,27 @@ impl ManifestStore for MemoryMetadata {
         artifact_type: Option<&str>,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Referrer>, StoreError> {
+    ) -> Result<(Vec<Referrer>, bool), StoreError> {
         let state = self.state();
-        let Some(content) = state.repositories.get(repository) else { return Ok(Vec::new()) };
+        let Some(content) = state.repositories.get(repository) else { return Ok((Vec::new(), false)) };
         let referrers = content.manifests.iter().filter(|(digest, manifest)| {
             manifest.facts.subject.as_ref() == Some(subject)
                 && artifact_type.is_none_or(|artifact_type| manifest.facts.artifact_type == artifact_type)
                 && after.is_none_or(|after| digest.as_str() > after)
         });
-        let referrers = referrers.map(|(digest, manifest)| Referrer {
+        let mut referrers = referrers.map(|(digest, manifest)| Referrer {
             manifest: manifest.description(digest),
             artifact_type: manifest.facts.artifact_type.clone(),
             annotations: manifest.facts.annotations.clone(),
         });
-        Ok(referrers.take(limit).collect())
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for referrer in referrers.by_ref() {
+            bytes += referrer.bytes();
+            if page.len() == limit || (!page.is_empty() && bytes > REFERRERS_PAGE_BYTES) {
+                return Ok((page, true));
+            }
+            page.push(referrer);
+        }
+        Ok((page, false))
     }
 }
