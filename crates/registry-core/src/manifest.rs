@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use crate::digest::Digest;
 
@@ -68,11 +68,18 @@ struct Document {
     artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
+    /// Go writes an index without members as `null`.
+    #[serde(default, deserialize_with = "given")]
+    manifests: Option<Option<Vec<Descriptor>>>,
     subject: Option<Descriptor>,
     annotations: Option<BTreeMap<String, String>>,
     // Schema 1 and other documents that we cannot check are refused by these.
     fs_layers: Option<IgnoredAny>,
+}
+
+/// A field that is there, with whatever value.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -115,7 +122,9 @@ impl ManifestFacts {
                 return Err(InvalidManifest::MediaTypeMismatch { document, header });
             }
             (Some(media_type), _) | (None, Some(media_type)) => media_type,
-            (None, None) => if document.manifests.is_some() { OCI_INDEX } else { OCI_MANIFEST }.to_owned(),
+            (None, None) => {
+                if matches!(document.manifests, Some(Some(_))) { OCI_INDEX } else { OCI_MANIFEST }.to_owned()
+            }
         };
         if document.fs_layers.is_some() || matches!(document.schema_version, Some(1)) {
             return Err(InvalidManifest::UnsupportedMediaType(media_type));
@@ -128,9 +137,8 @@ impl ManifestFacts {
             OCI_MANIFEST | DOCKER_MANIFEST => false,
             _ => return Err(InvalidManifest::UnsupportedMediaType(media_type)),
         };
-        let descriptors =
-            document.layers.as_ref().map_or(0, Vec::len) + document.manifests.as_ref().map_or(0, Vec::len);
-        if descriptors > MAX_DESCRIPTORS {
+        let lists = [document.layers.as_ref(), document.manifests.as_ref().and_then(Option::as_ref)];
+        if lists.into_iter().flatten().map(Vec::len).sum::<usize>() > MAX_DESCRIPTORS {
             return Err(InvalidManifest::Malformed(format!("more than {MAX_DESCRIPTORS} descriptors")));
         }
         let subject = document.subject.as_ref().map(Descriptor::digest).transpose()?;
@@ -145,6 +153,7 @@ impl ManifestFacts {
                 return Err(InvalidManifest::Malformed("an index has neither config nor layers".into()));
             }
             let children = document.manifests.ok_or(InvalidManifest::Malformed("an index has manifests".into()))?;
+            let children = children.unwrap_or_default();
             return Ok(Self {
                 artifact_type: document.artifact_type.unwrap_or_default(),
                 media_type,
@@ -154,7 +163,7 @@ impl ManifestFacts {
                 annotations,
             });
         }
-        if document.manifests.is_some() {
+        if matches!(document.manifests, Some(Some(_))) {
             return Err(InvalidManifest::Malformed("an image manifest has no manifests".into()));
         }
         let config = document.config.ok_or(InvalidManifest::Malformed("an image manifest has a config".into()))?;
@@ -232,6 +241,9 @@ mod tests {
         assert_eq!(facts.subject, Some(Digest::sha256(b"subject")));
         assert_eq!((facts.artifact_type.as_str(), facts.blobs.len()), ("a/b", 0));
         assert_eq!(ManifestFacts::read(text.as_bytes(), None).unwrap().media_type, OCI_INDEX);
+        // As Go writes a list that nobody made.
+        let none = ManifestFacts::read(br#"{"schemaVersion":2,"manifests":null}"#, Some(OCI_INDEX)).unwrap();
+        assert_eq!(none.children, []);
     }
 
     #[test]

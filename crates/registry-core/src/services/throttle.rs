@@ -1,15 +1,15 @@
 //! Failed attempts to authenticate, counted for each address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
 const WINDOW: Duration = Duration::from_mins(1);
-/// How many addresses are remembered; beyond it the oldest windows are dropped.
-const ADDRESS_LIMIT: usize = 50_000;
+/// How many clients are remembered at least, those that failed last, and half of how many at most.
+const KEPT: usize = 25_000;
 
 /// Too many failed attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,21 +19,40 @@ pub struct Throttled {
     pub retry_after: Duration,
 }
 
+/// Since when a client's failures are counted, and how many there were.
+type Failures = (Timestamp, u32);
+
 pub(super) struct Throttle {
     limit: u32,
-    failures: Mutex<HashMap<IpAddr, (Timestamp, u32)>>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Those that failed last.
+    recent: HashMap<IpAddr, Failures>,
+    /// Those that were `recent` before there were too many of them.
+    earlier: HashMap<IpAddr, Failures>,
+}
+
+/// The client behind an address. Whoever has one IPv6 address has the 2^64 that begin as it does (RFC 6177).
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
 }
 
 impl Throttle {
     pub(super) fn new(limit: u32) -> Self {
-        Self { limit, failures: Mutex::default() }
+        Self { limit, counts: Mutex::default() }
     }
 
     /// Whether an attempt from `address` may be looked at now. What was proven lately is not asked here, so a busy
     /// client behind the same address goes on.
     pub(super) fn check(&self, address: IpAddr, now: Timestamp) -> Result<(), Throttled> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match failures.get(&address) {
+        let (client, counts) = (client(address), self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        match counts.recent.get(&client).or_else(|| counts.earlier.get(&client)) {
             Some((began, count)) if *count >= self.limit && now.since(*began) < WINDOW => {
                 Err(Throttled { retry_after: WINDOW - now.since(*began) })
             }
@@ -42,14 +61,12 @@ impl Throttle {
     }
 
     pub(super) fn failed(&self, address: IpAddr, now: Timestamp) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= ADDRESS_LIMIT && !failures.contains_key(&address) {
-            failures.retain(|_, (began, _)| now.since(*began) < WINDOW);
-            if failures.len() >= ADDRESS_LIMIT {
-                failures.clear();
-            }
+        let (client, mut counts) = (client(address), self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let Counts { recent, earlier } = &mut *counts;
+        if recent.len() >= KEPT && !recent.contains_key(&client) {
+            *earlier = std::mem::take(recent);
         }
-        let entry = failures.entry(address).or_insert((now, 0));
+        let entry = recent.entry(client).or_insert_with(|| earlier.remove(&client).unwrap_or((now, 0)));
         if now.since(entry.0) >= WINDOW {
             *entry = (now, 0);
         }
@@ -80,32 +97,45 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
-        let throttle = Throttle::new(1);
-        for index in 0..60_000u32 {
-            throttle.failed(IpAddr::from(index.to_be_bytes()), Timestamp::from_micros(0));
+    fn one_ipv6_client_has_many_addresses() {
+        let throttle = Throttle::new(2);
+        let now = Timestamp::from_micros(0);
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        for address in ["2001:db8:1:2::1", "2001:db8:1:2:ffff::"] {
+            assert_eq!(throttle.check(parse(address), now), Ok(()));
+            throttle.failed(parse(address), now);
         }
-        assert!(throttle.failures.lock().unwrap().len() <= ADDRESS_LIMIT);
+        assert!(throttle.check(parse("2001:db8:1:2:3:4:5:6"), now).is_err());
+        assert_eq!(throttle.check(parse("2001:db8:1:3::1"), now), Ok(()), "a neighbour");
+        // IPv4 in the form of IPv6 is IPv4: there one address is one client.
+        for address in ["::ffff:192.0.2.1", "192.0.2.1"] {
+            assert_eq!(throttle.check(parse("192.0.2.1"), now), Ok(()));
+            throttle.failed(parse(address), now);
+        }
+        assert!(throttle.check(parse("::ffff:192.0.2.1"), now).is_err());
+        assert_eq!(throttle.check(parse("::ffff:192.0.2.2"), now), Ok(()));
     }
 
     #[test]
-    fn where_too_many_addresses_fail_those_whose_minute_is_over_are_forgotten_first() {
-        let throttle = Throttle::new(1);
-        let failed = |number: usize, now: Timestamp| {
-            throttle.failed(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()), now);
-            throttle.failures.lock().unwrap().len()
-        };
-        let start = Timestamp::from_micros(0);
-        let later = start + WINDOW;
-        for number in 1..ADDRESS_LIMIT {
-            assert_eq!(failed(number, start), number);
+    fn memory_is_bounded_and_those_that_go_on_failing_are_not_forgotten() {
+        let throttle = Throttle::new(3);
+        let now = Timestamp::from_micros(0);
+        let (guesser, quiet): (IpAddr, IpAddr) = ([255, 0, 0, 1].into(), [255, 0, 0, 2].into());
+        for _ in 0..3 {
+            throttle.failed(quiet, now);
         }
-        assert_eq!(failed(ADDRESS_LIMIT, later), ADDRESS_LIMIT);
-        assert_eq!(failed(1, later), ADDRESS_LIMIT, "one that is known takes no room");
-        assert_eq!(failed(ADDRESS_LIMIT + 1, later), 3, "those whose minute is over made room");
-        for number in 4..=ADDRESS_LIMIT {
-            assert_eq!(failed(2 * ADDRESS_LIMIT + number, later), number);
+        throttle.failed(guesser, now);
+        for round in 0..10u32 {
+            for index in 0..10_000u32 {
+                throttle.failed(IpAddr::from((round * 10_000 + index).to_be_bytes()), now);
+            }
+            throttle.failed(guesser, now);
+            let counts = throttle.counts.lock().unwrap();
+            assert!(counts.recent.len() <= KEPT && counts.earlier.len() <= KEPT, "round {round}");
+            drop(counts);
+            assert_eq!(throttle.check(guesser, now).is_err(), round > 0, "round {round}");
+            // As many have failed since as are remembered at least.
+            assert_eq!(throttle.check(quiet, now).is_err(), round < 4, "round {round}");
         }
-        assert_eq!(failed(0, later), 1);
     }
 }
