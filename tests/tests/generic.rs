@@ -411,9 +411,13 @@ fn a_version_is_deleted_only_where_the_precondition_holds() {
     let target = "/api/v1/artifacts/p/1";
     server.request("POST", target, &[], b"content").expect(201);
     let etag = server.get(target).expect(200).header("etag").unwrap().to_owned();
-    for condition in
-        ["If-Match: \"x\"", "If-None-Match: *", &format!("If-None-Match: {etag}"), &format!("If-Match: W/{etag}")]
-    {
+    for condition in [
+        "If-Match: \"x\"",
+        "If-None-Match: *",
+        &format!("If-None-Match: {etag}"),
+        &format!("If-Match: W/{etag}"),
+        "If-Unmodified-Since: Thu, 01 Jan 2015 00:00:00 GMT",
+    ] {
         let refused = server.request("DELETE", target, &[condition], b"").expect(412);
         assert_eq!(refused.json()["code"], "precondition_failed", "{condition}");
         assert_eq!(server.get(target).expect(200).body, b"content", "{condition}");

@@ -261,6 +261,12 @@ fn conditional_requests() {
         (vec![format!("If-Modified-Since: {future}")], 304),
         (vec![format!("If-Modified-Since: {past}")], 200),
         (vec!["If-Modified-Since: yesterday".to_owned()], 200),
+        (vec![format!("If-Unmodified-Since: {modified}")], 200),
+        (vec![format!("If-Unmodified-Since: {future}")], 200),
+        (vec![format!("If-Unmodified-Since: {past}")], 412),
+        (vec!["If-Unmodified-Since: yesterday".to_owned()], 200),
+        (vec![format!("If-Match: {etag}"), format!("If-Unmodified-Since: {past}")], 200),
+        (vec![format!("If-None-Match: {etag}"), format!("If-Unmodified-Since: {past}")], 412),
         // The entity tag decides where there is one (RFC 9110, 13.1.3).
         (vec!["If-None-Match: \"x\"".to_owned(), format!("If-Modified-Since: {future}")], 200),
         (vec![format!("If-None-Match: {etag}"), format!("If-Modified-Since: {past}")], 304),

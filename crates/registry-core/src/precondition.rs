@@ -1,6 +1,7 @@
-//! What must be true of what a write replaces or removes (RFC 9110, sections 13.1.1 and 13.1.2).
+//! What must be true of what a write replaces or removes (RFC 9110, sections 13.1.1, 13.1.2 and 13.1.4).
 
 use crate::digest::Digest;
+use crate::time::Timestamp;
 
 /// Preconditions of a write. Whether they hold is decided in the transaction that writes: of two clients that expect the
 /// same state, one wins.
@@ -10,6 +11,9 @@ pub struct Precondition {
     pub if_match: Option<Expected>,
     /// None of these may be there (`If-None-Match`).
     pub if_none_match: Option<Expected>,
+    /// It may not have come later than in this second since the Unix epoch (`If-Unmodified-Since`). Without meaning beside
+    /// `if_match`, and for what has no date.
+    pub unmodified_since: Option<i64>,
 }
 
 /// What a precondition names: entity tags are digests.
@@ -33,14 +37,20 @@ impl Expected {
 
 impl Precondition {
     /// No precondition.
-    pub const NONE: Self = Self { if_match: None, if_none_match: None };
+    pub const NONE: Self = Self { if_match: None, if_none_match: None, unmodified_since: None };
 
     /// Whether there is none.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE
     }
 
-    /// Whether the write may happen where `current` is what there is.
+    /// Whether the write may happen where `current` is what there is, and has come `at` that time.
+    pub fn holds_for_dated(&self, current: &Digest, at: Timestamp) -> bool {
+        let since = self.unmodified_since.filter(|_| self.if_match.is_none());
+        self.holds(Some(current)) && since.is_none_or(|since| at.as_seconds() <= since)
+    }
+
+    /// Whether the write may happen where `current` is what there is, which has no date.
     pub fn holds(&self, current: Option<&Digest>) -> bool {
         self.if_match.as_ref().is_none_or(|expected| expected.is_met_by(current))
             && self.if_none_match.as_ref().is_none_or(|expected| !expected.is_met_by(current))

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, RANGE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use registry_core::digest::Digest;
 use registry_core::ports::blob_store::BlobReader;
 use registry_core::precondition::{Expected, Precondition};
+use registry_core::time::Timestamp;
 
 use crate::body::ResponseBody;
 use crate::byteranges;
@@ -51,18 +52,20 @@ impl Selected {
     }
 }
 
-/// Whether the client has the current representation by date; only where it sent no entity tag.
-pub fn unmodified_since(headers: &HeaderMap, last_modified_seconds: u64) -> bool {
-    if headers.contains_key(IF_NONE_MATCH) {
-        return false;
-    }
-    let date = headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
-    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
-    let since = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
-    since.is_some_and(|since| last_modified_seconds <= since.as_secs())
+/// A header's date, in seconds since the Unix epoch; one that cannot be read is none (section 13.1.3).
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
+    let text = headers.get(name)?.to_str().ok()?;
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
 }
 
-/// `If-Match` and `If-None-Match` of a request (sections 13.1.1 and 13.1.2). A tag that is none of ours can match nothing; a weak one
+/// Whether the client has the current representation by date; only where it sent no entity tag.
+fn unmodified_since(headers: &HeaderMap, last_modified: Timestamp) -> bool {
+    !headers.contains_key(IF_NONE_MATCH)
+        && date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| last_modified.as_seconds() <= since)
+}
+
+/// `If-Match`, `If-None-Match` and `If-Unmodified-Since` of a request (sections 13.1.1, 13.1.2 and 13.1.4). A tag that is none of ours can match nothing; a weak one
 /// matches only where weak comparison is asked for.
 pub fn precondition(headers: &HeaderMap) -> Precondition {
     let expected = |name: &HeaderName| {
@@ -81,13 +84,30 @@ pub fn precondition(headers: &HeaderMap) -> Precondition {
         }
         present.then_some(Expected::OneOf(digests))
     };
-    Precondition { if_match: expected(&IF_MATCH), if_none_match: expected(&IF_NONE_MATCH) }
+    Precondition {
+        if_match: expected(&IF_MATCH),
+        if_none_match: expected(&IF_NONE_MATCH),
+        unmodified_since: date(headers, &IF_UNMODIFIED_SINCE),
+    }
 }
 
 impl Representation<'_> {
     /// Its strong entity tag, with its quotes.
     pub fn etag(&self) -> String {
         format!("\"{}\"", self.digest)
+    }
+
+    /// Evaluates the preconditions and the range of a GET or HEAD of what has come at a known time (section 13.2.2).
+    pub fn select_dated(&self, method: &Method, headers: &HeaderMap, last_modified: Timestamp) -> Selected {
+        let dated = Precondition { if_none_match: None, ..precondition(headers) };
+        if !dated.holds_for_dated(self.digest, last_modified) {
+            return Selected::PreconditionFailed;
+        }
+        match self.select(method, headers) {
+            Selected::PreconditionFailed => Selected::PreconditionFailed,
+            _ if unmodified_since(headers, last_modified) => Selected::NotModified,
+            selected => selected,
+        }
     }
 
     /// Evaluates the preconditions and the range of a GET or HEAD.
@@ -196,8 +216,9 @@ mod tests {
     fn dates() {
         let headers: HeaderMap =
             [(IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:01:40 GMT".parse().unwrap())].into_iter().collect();
-        assert!(unmodified_since(&headers, 100));
-        assert!(!unmodified_since(&headers, 101));
-        assert!(!unmodified_since(&HeaderMap::new(), 0));
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000 + 999_999);
+        assert!(unmodified_since(&headers, at(100)));
+        assert!(!unmodified_since(&headers, at(101)));
+        assert!(!unmodified_since(&HeaderMap::new(), at(0)));
     }
 }

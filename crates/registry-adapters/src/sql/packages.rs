@@ -128,10 +128,10 @@ async fn delete(
         return Ok(Decision::Commit(false));
     };
     let (package_id, version_id) = (row.get::<i64>("package_id")?, row.get::<i64>("id")?);
-    let files = sql("DELETE FROM files WHERE version_id = $1 RETURNING digest").bind(version_id);
+    let files = sql("DELETE FROM files WHERE version_id = $1 RETURNING digest, uploaded_at").bind(version_id);
     for file in connection.fetch_all(files).await? {
         let digest = file.parse("digest")?;
-        if !precondition.holds(Some(&digest)) {
+        if !precondition.holds_for_dated(&digest, file.time("uploaded_at")?) {
             return Ok(Decision::Rollback(false));
         }
         add_candidate(connection, &digest).await?;

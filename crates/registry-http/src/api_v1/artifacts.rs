@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::{ApiV1, read_segment, rfc3339};
-use crate::conditional::{Representation, Selected, precondition, unmodified_since};
+use crate::conditional::{Representation, precondition};
 use crate::request::Request;
 use crate::response::{Response, ResponseExt, empty, json as json_response};
 
@@ -95,12 +95,9 @@ impl ApiV1 {
         };
         let content_type = &artifact.content_type;
         let file = Representation { digest: &artifact.digest, size: artifact.size, content_type };
-        let modified = u64::try_from(artifact.uploaded_at.as_seconds()).unwrap_or(0);
-        let mut selected = file.select(request.method(), request.headers());
-        if selected == Selected::Whole && unmodified_since(request.headers(), modified) {
-            selected = Selected::NotModified;
-        }
+        let selected = file.select_dated(request.method(), request.headers(), artifact.uploaded_at);
         let response = file.answer(&selected, reader.as_ref());
+        let modified = u64::try_from(artifact.uploaded_at.as_seconds()).unwrap_or(0);
         let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
         let mut response = response.with_text(LAST_MODIFIED, &httpdate::fmt_http_date(modified));
         // Servers before this one named by its SHA-512 what was uploaded with that alone.

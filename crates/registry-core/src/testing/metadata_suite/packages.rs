@@ -219,7 +219,9 @@ pub async fn a_version_is_deleted_only_where_the_precondition_holds(subject: &im
     let delete = async |precondition: &Precondition| {
         world.store.delete_artifact(world.generic, &package("p"), &version("1"), precondition, at(5)).await.unwrap()
     };
-    for precondition in [if_match(&[&earlier]), if_match(&[]), if_absent()] {
+    let unmodified_since = |seconds| Precondition { unmodified_since: Some(seconds), ..Precondition::NONE };
+    let second = at(0).as_seconds();
+    for precondition in [if_match(&[&earlier]), if_match(&[]), if_absent(), unmodified_since(second - 1)] {
         assert!(!delete(&precondition).await, "{precondition:?}");
         assert_eq!(list(&world, &NameRange::default(), None, 10).await, ["p"]);
         assert_eq!(world.other.garbage_candidates(10).await.unwrap(), []);
@@ -227,6 +229,11 @@ pub async fn a_version_is_deleted_only_where_the_precondition_holds(subject: &im
     assert!(delete(&if_match(&[&earlier, &digest])).await);
     assert_eq!(world.other.find_artifact(world.generic, &package("p"), &version("1")).await.unwrap(), None);
     assert!(!delete(&if_match(&[&digest])).await);
+    world.publish_at("p", "1", "bytes", at(0)).await;
+    assert!(delete(&unmodified_since(second)).await);
+    let tag_decides = Precondition { unmodified_since: Some(second - 1), ..if_match(&[&digest]) };
+    world.publish_at("p", "1", "bytes", at(0)).await;
+    assert!(delete(&tag_decides).await);
 }
 
 /// Once no other version and no repository has it.

@@ -328,12 +328,12 @@ pub fn on_condition(mut new: NewManifest, reference: Reference, precondition: Pr
 /// `If-Match` with these digests.
 pub fn if_match(digests: &[&Digest]) -> Precondition {
     let digests = digests.iter().map(|digest| (*digest).clone()).collect();
-    Precondition { if_match: Some(Expected::OneOf(digests)), if_none_match: None }
+    Precondition { if_match: Some(Expected::OneOf(digests)), ..Precondition::NONE }
 }
 
 /// `If-None-Match: *`
 pub fn if_absent() -> Precondition {
-    Precondition { if_match: None, if_none_match: Some(Expected::Anything) }
+    Precondition { if_none_match: Some(Expected::Anything), ..Precondition::NONE }
 }
 
 /// With strict references.

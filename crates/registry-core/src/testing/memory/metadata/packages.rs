@@ -90,7 +90,8 @@ impl PackageStore for MemoryMetadata {
         let name = (registry, package.clone());
         let Some(package) = state.packages.get_mut(&name) else { return Ok(false) };
         let key = sort_key(version);
-        let found = package.versions.get(&key).filter(|artifact| precondition.holds(Some(&artifact.digest)));
+        let found = package.versions.get(&key);
+        let found = found.filter(|artifact| precondition.holds_for_dated(&artifact.digest, artifact.uploaded_at));
         let Some(artifact) = found.cloned() else { return Ok(false) };
         package.versions.remove(&key);
         package.updated_at = now;
