@@ -79,12 +79,12 @@ impl ObjectLedger for SqlMetadata {
         self.database.fetch_all("listing doomed objects", statement, |row| row.key("key")).await
     }
 
-    async fn clear_doomed(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    async fn clear_doomed(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         self.database
             .write("removing a doomed object's row", key.clone(), |connection, key| {
                 Box::pin(async move {
-                    connection.execute(sql("DELETE FROM objects WHERE key = $1 AND state = 2").bind(key)).await?;
-                    Ok(Decision::Commit(()))
+                    let delete = sql("DELETE FROM objects WHERE key = $1 AND state = 2").bind(key);
+                    Ok(Decision::Commit(connection.execute(delete).await? > 0))
                 })
             })
             .await

@@ -125,11 +125,28 @@ impl Services {
         }
     }
 
+    /// Once around from a place of its own, so that workers who begin at once are not at the same objects: what one has
+    /// deleted, the others pass over.
     async fn delete_all_doomed(&self, report: &mut GarbageReport) -> Result<(), StoreError> {
-        let mut after: Option<ObjectKey> = None;
+        // Keys begin with a random identity, or with the name of an algorithm, which comes after all of these.
+        let place = ObjectKey(format!("{:032x}", u128::from_be_bytes(self.random())));
+        self.delete_doomed_between(Some(&place), None, report).await?;
+        self.delete_doomed_between(None, Some(&place), report).await
+    }
+
+    async fn delete_doomed_between(
+        &self,
+        after: Option<&ObjectKey>,
+        last: Option<&ObjectKey>,
+        report: &mut GarbageReport,
+    ) -> Result<(), StoreError> {
+        let mut after = after.cloned();
         loop {
             let doomed = self.ports.metadata.doomed_objects(after.as_ref(), BATCH).await?;
             for key in &doomed {
+                if last.is_some_and(|last| key > last) {
+                    return Ok(());
+                }
                 if self.delete_doomed(key).await? {
                     report.objects_deleted += 1;
                 }
@@ -141,7 +158,8 @@ impl Services {
         }
     }
 
-    /// Deletes a doomed object and then its ledger row. False when another worker is at it, or it is doomed no more.
+    /// Deletes a doomed object and then its ledger row. False when another worker is at it or has done it, or it is
+    /// doomed no more.
     ///
     /// The order is what makes it safe: only the holder of the claim deletes, and only after it has seen, while it
     /// holds the claim, that the key is still doomed. The row goes last, so the key is not given out again before.
@@ -153,9 +171,9 @@ impl Services {
         }
         self.ports.blobs.delete(claim.as_ref(), key).await?;
         self.ports.steps.reached(steps::GC_OBJECT_DELETED);
-        self.ports.metadata.clear_doomed(key).await?;
+        let is_ours = self.ports.metadata.clear_doomed(key).await?;
         self.ports.steps.reached(steps::GC_LEDGER_CLEARED);
-        Ok(true)
+        Ok(is_ours)
     }
 
     /// Removes staged bytes that no session will ever use. A session's row is there before its bytes can be, and an

@@ -9,7 +9,7 @@ use registry_core::ports::steps;
 use registry_core::services::{CollectGarbage, GarbageReport, Settings};
 use registry_core::upload::{StagingState, UploadId};
 
-use crate::world::{HOUR, MICROSECOND, World, body, sha256};
+use crate::world::{HOUR, MICROSECOND, World, at_once, body, sha256};
 
 impl World {
     async fn collect(&self) -> GarbageReport {
@@ -165,6 +165,35 @@ async fn an_object_that_another_worker_is_deleting_is_left_to_it() {
     drop(claim);
     assert_eq!(world.collect().await.objects_deleted, 1, "what one that died began, the next one finishes");
     assert_eq!((world.objects().await, world.ledger().await), (vec![], vec![]));
+}
+
+/// In a bucket, nobody keeps two workers apart who look at the same key at the same moment.
+#[tokio::test]
+async fn an_object_that_two_delete_is_counted_once() {
+    let world = World::new().await;
+    world.push("app", "layer").await;
+    let [key] = world.objects().await.try_into().unwrap();
+    let metadata = world.metadata.clone();
+    world.moments.at(steps::GC_OBJECT_DELETED, move || {
+        assert!(at_once(metadata.clear_doomed(&key)).unwrap());
+    });
+    let report = world.collect_after(Some(Duration::ZERO)).await;
+    assert_eq!((report.blobs_deleted, report.objects_deleted), (1, 0));
+}
+
+/// Wherever a worker begins, it comes to all that is doomed, in pages.
+#[tokio::test]
+async fn all_that_is_doomed_is_deleted_from_whichever_place() {
+    let world = World::new().await;
+    let now = world.services.ports().clock.now();
+    for number in 0..450_u128 {
+        // All over the range of random identities, and beyond it.
+        let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834);
+        let name = if number % 10 == 0 { format!("sha256/{random:032x}") } else { format!("{random:032x}/tail") };
+        assert!(world.metadata.doom_orphan(&ObjectKey(name), now).await.unwrap());
+    }
+    assert_eq!(world.collect().await.objects_deleted, 450);
+    assert_eq!(world.ledger().await, vec![]);
 }
 
 #[tokio::test]

@@ -64,11 +64,11 @@ pub trait ObjectLedger: Send + Sync {
     /// [`StoreError`] when the store failed.
     async fn doomed_objects(&self, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, StoreError>;
 
-    /// Removes the row of a doomed key whose object is gone; a row in another state is left.
+    /// Removes the row of a doomed key whose object is gone; false when there is none, and a row in another state is left.
     ///
     /// # Errors
     /// [`StoreError`] when the store failed.
-    async fn clear_doomed(&self, key: &ObjectKey) -> Result<(), StoreError>;
+    async fn clear_doomed(&self, key: &ObjectKey) -> Result<bool, StoreError>;
 
     /// Writes a doomed row for an object that has none, so that it is deleted as any other; false when it has one.
     ///

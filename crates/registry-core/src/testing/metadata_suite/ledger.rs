@@ -78,12 +78,12 @@ pub async fn only_a_doomed_row_is_cleared(subject: &impl Subject) {
     let doomed = key("doomed");
     world.store.doom_orphan(&doomed, at(1)).await.unwrap();
     for key in [&live, &reserved, &doomed, &key("none")] {
-        world.store.clear_doomed(key).await.unwrap();
+        assert_eq!(world.store.clear_doomed(key).await.unwrap(), *key == doomed, "{key}");
     }
     assert_eq!(state(&world, &live).await, Some(ObjectState::Live));
     assert_eq!(state(&world, &reserved).await, Some(ObjectState::Reserved));
     assert_eq!(state(&world, &doomed).await, None);
-    world.store.clear_doomed(&doomed).await.unwrap();
+    assert!(!world.other.clear_doomed(&doomed).await.unwrap(), "it is gone");
 }
 
 /// What has a row stays as it is.

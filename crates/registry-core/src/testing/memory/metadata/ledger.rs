@@ -41,12 +41,10 @@ impl ObjectLedger for MemoryMetadata {
         Ok(doomed.map(|entry| entry.key).take(limit).collect())
     }
 
-    async fn clear_doomed(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    async fn clear_doomed(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let mut state = self.state();
-        if state.objects.get(key).is_some_and(|object| object.state == ObjectState::Doomed) {
-            state.objects.remove(key);
-        }
-        Ok(())
+        let is_doomed = state.objects.get(key).is_some_and(|object| object.state == ObjectState::Doomed);
+        Ok(is_doomed && state.objects.remove(key).is_some())
     }
 
     async fn doom_orphan(&self, key: &ObjectKey, now: Timestamp) -> Result<bool, StoreError> {
