@@ -203,7 +203,7 @@ async fn both_databases_stay_fast_when_they_are_full() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metadata.sqlite");
     SqlMetadata::open_sqlite(&path, SqliteOptions::default()).await.unwrap().close().await;
-    let postgres = registry_test_postgres::server("a full Postgres").map(Postgres::database);
+    let postgres = registry_test_postgres::durable("a full Postgres").map(Postgres::database);
     let filling = tokio::task::spawn_blocking(move || postgres.inspect(fill_postgres));
     fill_sqlite(&path).await;
     let postgres = filling.await.unwrap();

@@ -26,6 +26,9 @@ const PASSWORD: &str = "a password of tests";
 const SETTINGS: [&str; 4] =
     ["max_connections=300", "deadlock_timeout=200ms", "shared_buffers=64MB", "autovacuum_naptime=10s"];
 
+/// It ends with its data: nothing of them has to reach a disk. A process that dies loses none of what it has written.
+const NOT_DURABLE: &str = "fsync=off";
+
 /// The image of a server in a container, as deploy/compose.yaml has it.
 const IMAGE: (&str, &str) = ("postgres", "16.9-alpine");
 
@@ -117,15 +120,25 @@ pub fn server(what: &str) -> Option<&'static Postgres> {
     static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
     let made = SERVER.get_or_init(|| match std::env::var(URL) {
         Ok(url) if !url.is_empty() => Some(Postgres::new(Reached::ByUrl(url))),
-        _ => Postgres::contained().or_else(|| Postgres::start().map_err(|why| skip(what, &why)).ok()),
+        _ => Postgres::contained().or_else(|| Postgres::start(&[NOT_DURABLE]).map_err(|why| skip(what, &why)).ok()),
     });
     made.as_ref()
 }
 
 /// A server of a test's own, which it may [`crash`](Postgres::crash), or `None` after saying that `what` is skipped.
 pub fn own(what: &str) -> Option<&'static Postgres> {
-    let started = Postgres::start().map_err(|why| skip(what, &why)).ok();
+    let started = Postgres::start(&[NOT_DURABLE]).map_err(|why| skip(what, &why)).ok();
     // Databases know their server for ever; it ends with this process.
+    started.map(|server| &*Box::leak(Box::new(server)))
+}
+
+/// The server that [`URL`] names, or one of a test's own that waits for its disk as in production, for tests of how long it
+/// takes; `None` after saying that `what` is skipped.
+pub fn durable(what: &str) -> Option<&'static Postgres> {
+    if std::env::var(URL).is_ok_and(|url| !url.is_empty()) {
+        return server(what);
+    }
+    let started = Postgres::start(&[]).map_err(|why| skip(what, &why)).ok();
     started.map(|server| &*Box::leak(Box::new(server)))
 }
 
@@ -189,8 +202,7 @@ impl Postgres {
     /// One in a container, where there are to be any.
     fn contained() -> Option<Self> {
         let mut arguments = vec!["postgres".to_owned()];
-        // It ends with its data: nothing of them has to reach a disk.
-        let settings = SETTINGS.iter().chain(&["fsync=off"]);
+        let settings = SETTINGS.iter().chain(&[NOT_DURABLE]);
         arguments.extend(settings.flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]));
         let container = containers::start(Recipe {
             image: IMAGE,
@@ -209,16 +221,17 @@ impl Postgres {
         Some(Self::new(Reached::Contained(container)))
     }
 
-    fn start() -> Result<Self, String> {
+    /// One of its own, with these settings besides its usual ones.
+    fn start(settings: &[&str]) -> Result<Self, String> {
         let programs = programs()
             .ok_or_else(|| format!("neither is {URL} set nor PostgreSQL installed; tests/run installs it"))?;
         // Another process may have taken the port between its choice and its use.
-        let mut attempts = (0..3).map(|_| Self::start_in(&programs, free_port()));
+        let mut attempts = (0..3).map(|_| Self::start_in(&programs, free_port(), settings));
         let last = attempts.find(|attempt| attempt.is_ok());
-        last.unwrap_or_else(|| Self::start_in(&programs, free_port()))
+        last.unwrap_or_else(|| Self::start_in(&programs, free_port(), settings))
     }
 
-    fn start_in(programs: &Path, port: u16) -> Result<Self, String> {
+    fn start_in(programs: &Path, port: u16, settings: &[&str]) -> Result<Self, String> {
         // The server refuses to run as root.
         let mut command = if rustix::process::geteuid().is_root() {
             let mut command = Command::new("setpriv");
@@ -228,7 +241,7 @@ impl Postgres {
             Command::new("sh")
         };
         command.args(["-c", SCRIPT, "sh"]).arg(programs).arg(port.to_string()).arg(PASSWORD).current_dir("/");
-        command.args(SETTINGS.iter().flat_map(|setting| ["-c", *setting]));
+        command.args(SETTINGS.iter().chain(settings).flat_map(|setting| ["-c", *setting]));
         let mut script = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
