@@ -310,7 +310,7 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(folder)),
             other => {
-                eprintln!("SKIPPED: a full disk needs a user who may mount a tmpfs: {other:?}");
+                registry_test_postgres::skip("a full disk", &format!("nobody may mount a tmpfs: {other:?}"));
                 None
             }
         }

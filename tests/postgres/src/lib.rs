@@ -143,7 +143,7 @@ pub fn durable(what: &str) -> Option<&'static Postgres> {
 }
 
 /// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
-fn skip(what: &str, why: &str) {
+pub fn skip(what: &str, why: &str) {
     assert!(std::env::var_os(REQUIRE_ALL).is_none(), "{what} must not be skipped in the full run: {why}");
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
 }

@@ -124,7 +124,7 @@ mod tests {
         let mut mount = std::process::Command::new("mount");
         let mount = mount.args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(folder.path()).output();
         if !mount.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("SKIPPED: a full disk needs a user who may mount a tmpfs: {mount:?}");
+            registry_test_postgres::skip("a batch on a full disk", &format!("nobody may mount a tmpfs: {mount:?}"));
             return;
         }
         let file = File::create(folder.path().join("f")).unwrap();

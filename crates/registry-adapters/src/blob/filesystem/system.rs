@@ -133,14 +133,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("f"), b"bytes").unwrap();
         let directory = File::open(folder.path()).unwrap();
-        let Cached::Ready(Some(file)) = open_cached(&directory, Path::new("f")).unwrap() else {
-            println!("SKIPPED: this kernel has no openat2 with RESOLVE_CACHED");
+        // What has just been written is in memory, but the kernel may say of anything, now and then, that it may block.
+        let open = || open_cached(&directory, Path::new("f")).unwrap();
+        let opened = (0..1_000).map(|_| open()).find(|opened| !matches!(opened, Cached::Blocks));
+        let Some(Cached::Ready(Some(file))) = opened else {
+            let why = format!("this system has no openat2 with RESOLVE_CACHED: {opened:?}");
+            registry_test_postgres::skip("opening what is in memory", &why);
             return;
         };
         let mut buffer = [0; 16];
-        match read_cached(&file, &mut buffer, 1).unwrap() {
-            Cached::Ready(length) => assert_eq!(&buffer[..length], b"ytes"),
-            other => println!("SKIPPED: this file system has no RWF_NOWAIT: {other:?}"),
+        let mut read = || read_cached(&file, &mut buffer, 1).unwrap();
+        let length = (0..1_000).map(|_| read()).find(|read| !matches!(read, Cached::Blocks));
+        match length {
+            Some(Cached::Ready(length)) => assert_eq!(&buffer[..length], b"ytes"),
+            other => {
+                let why = format!("this file system has no RWF_NOWAIT: {other:?}");
+                registry_test_postgres::skip("reading what is in memory", &why);
+            }
         }
         assert!(!matches!(open_cached(&directory, Path::new("absent")), Ok(Cached::Ready(Some(_)))));
         assert!(!matches!(open_cached(&directory, Path::new("../..")), Ok(Cached::Ready(Some(_)))));
