@@ -7,7 +7,7 @@ use registry_tests::clients::containers::Containers;
 use registry_tests::clients::docker::Docker;
 use registry_tests::clients::images;
 use registry_tests::server::{cli_binary, server_binary};
-use registry_tests::tools::{run, succeed, tool};
+use registry_tests::tools::{succeed, tool};
 use registry_tests::{Image, Random, Server};
 
 /// The `sh` blocks of a document.
@@ -115,21 +115,4 @@ fn the_commands_for_operators_work_beside_a_running_server() {
     let restored = newcomer.server.folder().join("restored");
     let again = Server::builder().data(&restored).start();
     again.repository("team/app").assert_holds("1", &image);
-}
-
-#[test]
-fn the_documents_name_files_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let listed = run(Command::new("git").args(["ls-files", "*.md"]).current_dir(&root));
-    for document in String::from_utf8(listed.stdout).unwrap().lines() {
-        let path = root.join(document);
-        let text = std::fs::read_to_string(&path).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let link = link.split('#').next().unwrap_or_default();
-            if link.is_empty() || link.contains("://") {
-                continue;
-            }
-            assert!(path.parent().unwrap().join(link).exists(), "{document} names {link}, which is not there");
-        }
-    }
 }
