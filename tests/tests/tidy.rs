@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -283,6 +284,36 @@ fn nothing_is_compiled_before_there_is_a_compiler() {
     let ci = installer.split_once("\nci() {\n").and_then(|(_, rest)| rest.split_once("\n}")).expect("it is there").0;
     assert!(ci.find("debian build-essential") < ci.find("cargo_program"), "{ci}");
     assert!(ci.contains("debian build-essential"), "{ci}");
+}
+
+#[test]
+fn what_a_registry_refuses_ends_the_installation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (commands, tools) = (folder.path().join("commands"), folder.path().join("tools"));
+    std::fs::create_dir_all(tools.join("bin")).unwrap();
+    std::fs::create_dir(&commands).unwrap();
+    let executable = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    executable(commands.join("rustc"), "#!/bin/sh\necho rustc 1.2.3\n");
+    let install = |answer: &str| {
+        executable(commands.join("cargo"), &format!("#!/bin/sh\necho 'error: a registry: {answer}' >&2\nexit 101\n"));
+        let mut command = Command::new("bash");
+        command.arg(root().join("tests/lib/install")).arg("mutants").env("FOUNDRY_TOOLS", &tools);
+        let path = std::env::var("PATH").unwrap();
+        let output = command.env("PATH", format!("{}:{path}", commands.display())).output().expect("bash runs");
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    for answer in ["403 Forbidden", "404 Not Found", "410 Gone"] {
+        let (installed, said) = install(answer);
+        assert!(!installed, "{answer}");
+        assert!(said.contains("cargo-mutants: its registry refuses") && said.contains(answer), "{said}");
+    }
+    executable(tools.join("bin/cargo-mutants"), "");
+    assert_eq!(install("403 Forbidden"), (true, String::new()), "it was put there by hand");
+    let (installed, said) = install("500 Internal Server Error");
+    assert!(!installed && said.contains("building cargo-mutants failed"), "{said}");
 }
 
 #[test]
