@@ -1,6 +1,7 @@
 //! What can fail, and with which exit code.
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use registry_client::{Error, Refusal, RefusalKind};
 use serde::Serialize;
@@ -44,6 +45,24 @@ struct Document<'a> {
     request_id: Option<&'a str>,
 }
 
+/// Says what is wrong with the command line, or shows the help or the version that it asks for, and returns the exit
+/// code. There are no options yet that say whether errors are JSON, so the arguments themselves do.
+pub fn report_wrong_usage(error: &clap::Error) -> ExitCode {
+    let json_is_wanted =
+        std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    if error.use_stderr() && json_is_wanted {
+        let text = error.to_string();
+        let (message, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let message = message.strip_prefix("error: ").unwrap_or(message).trim().to_owned();
+        let hint = Some(hint.trim().to_owned()).filter(|hint| !hint.is_empty());
+        Failure::Usage(message).print_json(hint, None);
+    } else {
+        // That nobody reads it changes nothing.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).expect("clap's exit codes are 0 and 2"))
+}
+
 impl Failure {
     pub fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::File { action, path: path.to_owned(), source }
@@ -58,9 +77,7 @@ impl Failure {
         let (exit_code, hint, refusal) = (self.exit_code(), hints::next_step(self, context), self.refusal());
         let request_id = refusal.and_then(|refusal| refusal.request_id.as_deref());
         if context.json() {
-            let status = refusal.map(|refusal| refusal.status);
-            let document = Document { error: self.to_string(), code: self.code(), exit_code, hint, status, request_id };
-            eprintln!("{}", json(&document));
+            self.print_json(hint, refusal);
             return exit_code;
         }
         eprintln!("error: {}", printable(&self.to_string()));
@@ -71,6 +88,18 @@ impl Failure {
             eprintln!("hint: {}", printable(&hint));
         }
         exit_code
+    }
+
+    fn print_json(&self, hint: Option<String>, refusal: Option<&Refusal>) {
+        let document = Document {
+            error: self.to_string(),
+            code: self.code(),
+            exit_code: self.exit_code(),
+            hint,
+            status: refusal.map(|refusal| refusal.status),
+            request_id: refusal.and_then(|refusal| refusal.request_id.as_deref()),
+        };
+        eprintln!("{}", json(&document));
     }
 
     fn refusal(&self) -> Option<&Refusal> {

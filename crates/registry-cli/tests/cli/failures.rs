@@ -173,6 +173,29 @@ async fn what_is_typed_wrong_is_2_and_asks_no_server() {
 }
 
 #[tokio::test]
+async fn what_is_typed_wrong_is_a_document_too_where_json_is_asked_for() {
+    let home = Home::new();
+    for (arguments, words) in [
+        (&["frobnicate", "--json"][..], "unrecognized subcommand 'frobnicate'"),
+        (&["--json", "delete", "x"], "required arguments were not provided"),
+        (&["gc", "--grace", "banana", "--json"], "invalid value 'banana'"),
+        (&["--json"], "requires a subcommand"),
+    ] {
+        let ended = home.run(arguments).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{arguments:?}: {ended:?}");
+        let document: serde_json::Value = serde_json::from_str(&ended.stderr).expect("JSON");
+        assert_eq!((&document["code"], &document["exit_code"]), (&"usage".into(), &2.into()), "{document}");
+        assert!(document["error"].as_str().unwrap().contains(words), "{document}");
+        assert!(document["hint"].as_str().unwrap().contains("--help"), "{document}");
+    }
+    // What is asked for is no error, and what stands behind `--` is no option.
+    let help = home.run(&["gc", "--help", "--json"]).await.silently();
+    assert!(help.stdout.contains("Usage: registry-cli gc"), "{help:?}");
+    let ended = home.run(&["delete", "--", "--json"]).await;
+    assert!(ended.code == 2 && ended.stderr.starts_with("error: "), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_local_file_that_is_missing_is_1_and_named() {
     let home = Home::with_server(&closed_url().await);
     let ended = home.run(&["push", "p", "1", "missing"]).await;
