@@ -1,6 +1,7 @@
 //! Messages that break HTTP itself (RFC 9110, RFC 9112): framing, versions, methods, targets, fields.
 
 use registry_tests::server::ADMIN;
+use registry_tests::wait::eventually;
 use registry_tests::{Answer, Connection, Server};
 
 /// A server that lets go of a silent client soon, so that a test need not wait for the end of a connection.
@@ -135,6 +136,45 @@ fn versions_hosts_and_targets() {
     connection.send(&text("GET /healthz HTTP/1.0\n\n")).unwrap();
     connection.answer().unwrap().expect(200);
     assert!(connection.answer().is_err());
+}
+
+#[test]
+fn who_names_no_host_is_refused_in_the_shape_of_the_api() {
+    let server = server();
+    let refused = |path: &str, hosts: &str| {
+        let answers = answers(&server, &text(&format!("GET {path} HTTP/1.1\nX-Request-Id: r-1\n{hosts}\n")));
+        assert_eq!(answers[0].header("x-request-id"), Some("r-1"), "{answers:?}");
+        answers.into_iter().next().unwrap().expect(400)
+    };
+    for hosts in ["", "Host: a\nHost: b\n", "Host: a/b\n"] {
+        for path in ["/v2/", "/v2/a/manifests/1", "/auth/token"] {
+            assert_eq!(refused(path, hosts).oci_code(), "UNSUPPORTED", "{path}");
+        }
+        for path in ["/api/v1/packages", "/healthz", "/nothing"] {
+            let document = refused(path, hosts).json();
+            assert_eq!((&document["code"], &document["request_id"]), (&"invalid_host".into(), &"r-1".into()), "{path}");
+        }
+    }
+    eventually("they are logged", || {
+        let is_one = |line: &&String| line.contains("\"request_id\":\"r-1\"") && line.contains("\"status\":400");
+        (server.log().iter().filter(is_one).count() == 18).then_some(())
+    });
+}
+
+#[test]
+fn what_is_no_request_gets_a_bare_status_and_a_line_in_the_log() {
+    let server = server();
+    let many: String = (0..101).map(|number| format!("X-{number}: s3cret\n")).collect();
+    for (lines, status) in [("s3cret\n", 400), ("Content-Length: -1\nX: s3cret\n", 400), (&many, 431)] {
+        let mut connection = Connection::open(server.address());
+        let peer = format!("\"peer\":\"{}\"", connection.socket().local_addr().unwrap());
+        let _ = connection.send(&text(&format!("GET /v2/ HTTP/1.1\nHost: x\n{lines}\n")));
+        let answer = connection.answer().unwrap().expect(status);
+        assert!(answer.body.is_empty() && answer.header("x-request-id").is_none(), "{answer:?}");
+        let line = eventually("it is logged", || server.log().into_iter().find(|line| line.contains(&peer)));
+        assert!(line.contains("\"level\":\"INFO\"") && line.contains("what came is no HTTP request"), "{line}");
+    }
+    assert!(!server.log().join("\n").contains("s3cret"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::request::Request;
+use crate::request_id::RequestId;
 use crate::response::Response;
 
 /// Answers requests: the router, or a decorator of one.
@@ -17,4 +18,8 @@ use crate::response::Response;
 pub trait Application: Send + Sync + 'static {
     /// The answer to `request`. For HEAD the body of the answer is never polled; its length becomes Content-Length.
     async fn handle(&self, request: Request) -> Response;
+
+    /// The answer to a request for `path` that names no valid host, or several (RFC 9112, 3.2: 400). Nothing else of it
+    /// is looked at.
+    fn names_no_host(&self, path: &str, id: &RequestId) -> Response;
 }

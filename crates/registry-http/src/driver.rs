@@ -172,7 +172,8 @@ impl Connection<'_> {
             Ok(Ok(())) => activity.has_open_input(),
             Ok(Err(error)) if error.is_parse() => {
                 server.metrics.connection_refused("malformed_request");
-                tracing::debug!(%error, peer = %ends.peer, "a request was malformed");
+                // It has no id, and nothing of it is shown: the error says what is wrong in words of its own.
+                tracing::info!(%error, peer = %ends.peer, "what came is no HTTP request");
                 true
             }
             // The client went away, or an answer broke off: closing says so.

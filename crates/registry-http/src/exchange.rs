@@ -124,7 +124,7 @@ impl Exchange {
                 let handled = AssertUnwindSafe(self.server.application.handle(request)).catch_unwind();
                 handled.await.unwrap_or_else(|panic| self.panicked(&*panic))
             }
-            None => response::text(StatusCode::BAD_REQUEST, "a request names exactly one valid host\n"),
+            None => self.server.application.names_no_host(self.uri.path(), &self.id),
         };
         self.status.store(response.status().as_u16(), Ordering::Relaxed);
         response

@@ -12,6 +12,7 @@ use crate::auth::Authenticator;
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::request::Request;
+use crate::request_id::RequestId;
 use crate::response::{self, Response, ResponseExt};
 
 /// Who may read `/metrics`. It holds numbers, and no name of anything that is stored.
@@ -81,5 +82,9 @@ impl Application for Operations {
             "/readyz" => health::readiness(&self.readiness, &request).await,
             _ => self.metrics(&request).await,
         }
+    }
+
+    fn names_no_host(&self, path: &str, id: &RequestId) -> Response {
+        self.inner.names_no_host(path, id)
     }
 }

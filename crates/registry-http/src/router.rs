@@ -8,11 +8,14 @@ use matchit::Router as PathRouter;
 use registry_core::services::Services;
 
 use crate::api_v1::ApiV1;
+use crate::api_v1::error::ApiError;
 use crate::application::Application;
 use crate::auth::{Authenticator, token_endpoint};
 use crate::request::Request;
+use crate::request_id::RequestId;
 use crate::response::{Response, json};
 use crate::v2::V2;
+use crate::v2::error::{ErrorCode, OciError};
 
 #[derive(Clone, Copy)]
 enum Api {
@@ -72,6 +75,14 @@ impl Application for Router {
                 let document = serde_json::json!({ "error": "there is no such endpoint", "code": "not_found" });
                 json(StatusCode::NOT_FOUND, &document)
             }
+        }
+    }
+
+    fn names_no_host(&self, path: &str, id: &RequestId) -> Response {
+        let message = "a request names exactly one valid host";
+        match self.paths.at(path).map(|found| *found.value) {
+            Ok(Api::V2 | Api::Token) => OciError::bad_request(ErrorCode::Unsupported, message).into(),
+            Ok(Api::ApiV1) | Err(_) => ApiError::bad_request("invalid_host", message).into_response(id),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use tokio::net::TcpStream;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::client::Client;
@@ -131,4 +132,26 @@ async fn the_access_log_can_be_turned_off() {
     lines.event(|event| event["fields"]["what"] == "inside").await;
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains("\"access\""), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_an_event_that_says_who_sent_it_and_shows_nothing_of_it() {
+    let (lines, _guard) = capture();
+    let server = TestServer::start().await;
+    let many: String = (0..101).map(|number| format!("x-{number}: s3cret\r\n")).collect();
+    for (head, status) in
+        [("host: a\r\ns3cret\r\n", 400), ("host: a\r\ncontent-length: -1\r\nx: s3cret\r\n", 400), (&many, 431)]
+    {
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let address = stream.local_addr().unwrap().to_string();
+        let mut client = Client::over(stream);
+        client.send(format!("GET /hello HTTP/1.1\r\n{head}\r\n")).await;
+        assert_eq!(client.answer().await.status, status);
+        let event = lines.event(|event| event["fields"]["peer"] == *address).await;
+        assert_eq!(event["level"], "INFO", "{event}");
+        assert_eq!(event["fields"]["message"], "what came is no HTTP request", "{event}");
+        assert!(!event["fields"]["error"].as_str().unwrap().is_empty(), "{event}");
+    }
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("s3cret"), "{text}");
 }

@@ -18,6 +18,7 @@ use registry_core::ports::blob_store::BlobReader;
 use registry_core::services::BodyError;
 use registry_core::testing::entropy::SeededEntropy;
 use registry_http::limits::Limits;
+use registry_http::request_id::RequestId;
 use registry_http::serve::{Drained, Server, serve};
 use registry_http::{Application, Request, Response, ResponseBody, response};
 use tokio::net::TcpListener;
@@ -208,6 +209,10 @@ impl Application for TestApplication {
             }
             _ => response::empty(StatusCode::NOT_FOUND),
         }
+    }
+
+    fn names_no_host(&self, path: &str, id: &RequestId) -> Response {
+        response::text(StatusCode::BAD_REQUEST, format!("{path} {id}"))
     }
 }
 
