@@ -19,6 +19,9 @@ const REQUIRE_ALL: &str = "FOUNDRY_REQUIRE_ALL";
 /// Names a server to be used, by the URL of its superuser: `postgres://user:password@host:port/postgres`.
 pub const URL: &str = "FOUNDRY_POSTGRES_URL";
 
+/// Set to `never`: no server is looked for or started, and what needs one is skipped.
+pub const SERVERS: &str = "FOUNDRY_TEST_SERVERS";
+
 /// The password of the superuser `postgres`, which is asked for over TCP and not on the socket.
 const PASSWORD: &str = "a password of tests";
 
@@ -119,6 +122,7 @@ const EMPTY: &str = "DO $$ BEGIN EXECUTE (
 pub fn server(what: &str) -> Option<&'static Postgres> {
     static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
     let made = SERVER.get_or_init(|| match std::env::var(URL) {
+        _ if !are_wanted(what) => None,
         Ok(url) if !url.is_empty() => Some(Postgres::new(Reached::ByUrl(url))),
         _ => Postgres::contained().or_else(|| Postgres::start(&[NOT_DURABLE]).map_err(|why| skip(what, &why)).ok()),
     });
@@ -127,9 +131,7 @@ pub fn server(what: &str) -> Option<&'static Postgres> {
 
 /// A server of a test's own, which it may [`crash`](Postgres::crash), or `None` after saying that `what` is skipped.
 pub fn own(what: &str) -> Option<&'static Postgres> {
-    let started = Postgres::start(&[NOT_DURABLE]).map_err(|why| skip(what, &why)).ok();
-    // Databases know their server for ever; it ends with this process.
-    started.map(|server| &*Box::leak(Box::new(server)))
+    start(what, &[NOT_DURABLE])
 }
 
 /// The server that [`URL`] names, or one of a test's own that waits for its disk as in production, for tests of how long it
@@ -138,8 +140,25 @@ pub fn durable(what: &str) -> Option<&'static Postgres> {
     if std::env::var(URL).is_ok_and(|url| !url.is_empty()) {
         return server(what);
     }
-    let started = Postgres::start(&[]).map_err(|why| skip(what, &why)).ok();
+    start(what, &[])
+}
+
+fn start(what: &str, settings: &[&str]) -> Option<&'static Postgres> {
+    if !are_wanted(what) {
+        return None;
+    }
+    let started = Postgres::start(settings).map_err(|why| skip(what, &why)).ok();
+    // Databases know their server for ever; it ends with this process.
     started.map(|server| &*Box::leak(Box::new(server)))
+}
+
+/// Whether there may be servers; says that `what` is skipped where not.
+fn are_wanted(what: &str) -> bool {
+    let never = std::env::var(SERVERS).is_ok_and(|wish| wish == "never");
+    if never {
+        skip(what, &format!("{SERVERS} is `never`"));
+    }
+    !never
 }
 
 /// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
