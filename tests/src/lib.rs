@@ -2,6 +2,7 @@
 //! from nothing, seeded randomness, and the finding of foreign tools.
 //!
 //! Everything blocks: a test is a sequence of sentences, and concurrency in it is threads.
+#![forbid(unsafe_code)]
 
 pub mod clients;
 pub mod cluster;

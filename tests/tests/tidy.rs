@@ -330,6 +330,17 @@ fn lints_are_the_workspaces() {
         }
     }
     assert_none("manifests that do not inherit", &found);
+    for package in packages() {
+        let folder = PathBuf::from(package["manifest_path"].as_str().unwrap()).with_file_name("src");
+        let sources = files(&["rs"]).into_iter().filter(|path| path.starts_with(&folder));
+        let sources: Vec<String> = sources.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let says = |what: &str| sources.iter().any(|source| source.contains(what));
+        // Who needs unsafe code has one place for it, which says why.
+        if !says("#![forbid(unsafe_code)]") && !says("expect(unsafe_code") {
+            let _ = writeln!(found, "{}", name(&package));
+        }
+    }
+    assert_none("crates that could hold unsafe code and hold none", &found);
     assert!(std::fs::read_to_string(root().join("LICENSE")).unwrap().starts_with("MIT License"));
 }
 

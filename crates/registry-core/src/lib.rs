@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, speaks HTTP or SQL, or reads the clock: what the domain needs from outside it asks a
 //! [port](ports) for. The only wire format known here is the manifest document, which is the domain's own.
+#![forbid(unsafe_code)]
 
 pub mod digest;
 pub mod error;

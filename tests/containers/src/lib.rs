@@ -1,6 +1,7 @@
 //! Servers for tests in containers, by testcontainers: where no address is given and a Docker engine can provide them.
 //!
 //! Here is decided whether there are any: whoever needs a server asks for one, and starts its own if there is none.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::process::{Child, ChildStdin, Command, Stdio};

@@ -2,6 +2,7 @@
 //! by Debian's programs.
 //!
 //! A crate of its own, because the adapters' tests and the end-to-end tests need it, and neither may know the other.
+#![forbid(unsafe_code)]
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
