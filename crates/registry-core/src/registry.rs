@@ -118,3 +118,18 @@ pub struct Registry {
     /// When it was made.
     pub created_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_kept_and_what_older_releases_refuse_is_named_only_where_it_is_wanted() {
+        for redirect in [false, true] {
+            let settings = RegistrySettings { redirect, ..RegistrySettings::default() };
+            let document = serde_json::to_string(&settings).unwrap();
+            assert_eq!(document.contains("redirect"), redirect, "{document}");
+            assert_eq!(serde_json::from_str::<RegistrySettings>(&document).unwrap(), settings);
+        }
+    }
+}

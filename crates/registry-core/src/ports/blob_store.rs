@@ -276,3 +276,15 @@ pub trait BlobReader: Send + Sync {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_candidate_is_the_plain_key_and_no_two_are_the_same() {
+        let candidates = KeyCandidates::new("ab/cd");
+        let keys = [0, 1, 2, 10].map(|n| candidates.nth(n).to_string());
+        assert_eq!(keys, ["ab/cd", "ab/cd-1", "ab/cd-2", "ab/cd-10"]);
+    }
+}

@@ -67,6 +67,7 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use futures_util::FutureExt;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -92,6 +93,26 @@ mod tests {
         }
         assert_eq!(questions.next().await, None);
         assert_eq!(*begun.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn no_more_are_asked_than_may_be_under_way() {
+        let (gates, asked) = (Arc::new([(); 5].map(|()| Semaphore::new(0))), Arc::new(Mutex::new(0)));
+        let mut questions = InOrder::new((0..5).collect(), 2, |number: usize| {
+            *asked.lock().unwrap() += 1;
+            let gates = Arc::clone(&gates);
+            async move {
+                gates[number].acquire().await.unwrap().forget();
+                number
+            }
+        });
+        for number in 0..5 {
+            assert_eq!(questions.next().now_or_never(), None, "it is not answered");
+            assert_eq!(*asked.lock().unwrap(), (number + 2).min(5));
+            gates[number].add_permits(1);
+            assert_eq!(questions.next().await, Some(number));
+        }
+        assert_eq!(questions.next().await, None);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use registry_core::precondition::Precondition;
 use registry_core::services::{Deletion, PublishArtifact, Settings, UploadError};
 use registry_core::upload::UploadState;
 
-use crate::world::{MICROSECOND, World, at_once, body, sha256, untouched};
+use crate::world::{MICROSECOND, World, at_once, body, if_absent, if_match, sha256, untouched};
 
 #[tokio::test]
 async fn a_version_is_kept_with_all_that_was_said_of_it() {
@@ -109,6 +109,27 @@ async fn a_version_is_deleted_once_and_its_bytes_go_with_the_next_collection() {
     let report = world.services.collect_garbage(Default::default()).await.unwrap();
     assert_eq!((report.blobs_deleted, report.bytes_freed), (1, 5));
     assert_eq!(world.objects().await, []);
+}
+
+#[tokio::test]
+async fn a_version_is_deleted_only_where_it_is_as_the_client_expects() {
+    let world = World::new().await;
+    let artifact = world.publish("tool", "1.0", "bytes").await.unwrap();
+    let registry = world.registry("generic").await.id;
+    let delete = async |precondition: Precondition| {
+        let (package, version) = (&artifact.package, &artifact.version);
+        let deletion = world.services.delete_artifact(registry, package, version, &precondition).await.unwrap();
+        let left = world.services.describe_artifact(registry, package, version).await.unwrap();
+        assert_eq!(left.is_some(), deletion == Deletion::PreconditionFailed);
+        deletion
+    };
+    for refused in [if_match(&sha256("other")), if_absent()] {
+        assert_eq!(delete(refused).await, Deletion::PreconditionFailed);
+    }
+    assert_eq!(delete(if_match(&artifact.digest)).await, Deletion::Deleted);
+    for precondition in [if_match(&artifact.digest), if_match(&sha256("other")), if_absent()] {
+        assert_eq!(delete(precondition).await, Deletion::Unknown);
+    }
 }
 
 #[tokio::test]

@@ -185,6 +185,19 @@ async fn an_interrupted_check_goes_on_where_it_stood_unless_it_is_restarted() {
 }
 
 #[tokio::test]
+async fn what_was_repaired_before_an_interruption_counts() {
+    let world = World::new().await;
+    for number in 1..=3 {
+        world.blobs.damage(&ObjectKey(format!("zz/{number}")), Some(Bytes::from_static(b"orphan")));
+    }
+    let cursor = "2 true true 1735689600000000 5 7 4 3 store zz/1";
+    world.metadata.set_job_cursor("check", Some(cursor)).await.unwrap();
+    let report = world.check(REPAIR).await;
+    assert_eq!((report.findings.len(), report.repaired), (2, 2));
+    assert_eq!(report.sum(), CheckSum { objects: 5, bytes: 7, findings: 6, repaired: 5 });
+}
+
+#[tokio::test]
 async fn what_is_doomed_or_reserved_is_no_finding() {
     let world = World::new().await;
     crate::finishing::finalising(&world, "reserved").await;

@@ -37,7 +37,7 @@ struct Store {
 }
 
 /// The world's use cases over a store at which `before_look` happens.
-fn with<F>(world: &World, before_look: impl Fn(ObjectKey) -> F + Send + Sync + 'static) -> Services
+pub fn with<F>(world: &World, before_look: impl Fn(ObjectKey) -> F + Send + Sync + 'static) -> Services
 where
     F: Future<Output = Result<(), StoreError>> + Send + 'static,
 {
@@ -49,12 +49,12 @@ fn over(world: &World, store: Store) -> Services {
     Services::new(Ports { blobs: Arc::new(store), ..world.services.ports().clone() }, Settings::default())
 }
 
-fn failure(kind: StoreErrorKind) -> StoreError {
+pub fn failure(kind: StoreErrorKind) -> StoreError {
     StoreError::new(kind, "read it", "the disk says no")
 }
 
 /// Blobs, and their keys and digests in the order of keys.
-async fn filled(count: usize) -> (World, Vec<(ObjectKey, Digest)>) {
+pub async fn filled(count: usize) -> (World, Vec<(ObjectKey, Digest)>) {
     let world = World::new().await;
     for number in 0..count {
         world.push("app", &number.to_string()).await;

@@ -12,6 +12,7 @@ mod garbage;
 mod lists;
 mod manifests;
 mod reading;
+mod recognising;
 mod registries;
 mod staging;
 mod uploads;

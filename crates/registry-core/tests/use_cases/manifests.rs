@@ -8,7 +8,7 @@ use registry_core::precondition::Precondition;
 use registry_core::registry::{References, Repository};
 use registry_core::services::{Deletion, ManifestRefusal, PutManifestRequest};
 
-use crate::world::{HOUR, MICROSECOND, World, image, sha256};
+use crate::world::{HOUR, MICROSECOND, World, if_absent, if_match, image, sha256};
 
 fn tag(name: &str) -> Reference {
     Reference::Tag(name.parse().unwrap())
@@ -109,6 +109,60 @@ async fn deleting_a_tag_leaves_the_manifest_and_deleting_the_manifest_takes_its_
     assert_eq!(delete(&digest).await, Deletion::Deleted);
     assert_eq!(delete(&digest).await, Deletion::Unknown);
     assert_eq!(world.services.read_manifest(&repository, &tag("v2")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_manifest_is_stored_only_where_what_is_there_is_as_the_client_expects() {
+    let world = World::new().await;
+    let (one, two) = (image(&world.push("app", "one").await), image(&world.push("app", "two").await));
+    let (first, second) = (Digest::sha256(&one), Digest::sha256(&two));
+    let repository = world.repository("app").await;
+    let put = async |reference: Reference, content: &Bytes, precondition: Precondition| {
+        let request = PutManifestRequest { precondition, ..request(&world, reference, content.clone()).await };
+        match world.services.put_manifest(request).await {
+            Ok(_) => true,
+            Err(ManifestRefusal::PreconditionFailed) => false,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let current = async |reference: Reference| {
+        let found = world.services.describe_manifest(&repository, &reference).await.unwrap();
+        found.map(|manifest| manifest.digest)
+    };
+    assert!(!put(tag("v1"), &one, if_match(&first)).await, "there is nothing yet");
+    assert_eq!((current(tag("v1")).await, current(Reference::Digest(first.clone())).await), (None, None));
+    assert!(put(tag("v1"), &one, if_absent()).await);
+    assert!(!put(tag("v1"), &two, if_absent()).await);
+    assert!(!put(tag("v1"), &two, if_match(&second)).await);
+    assert_eq!(current(tag("v1")).await, Some(first.clone()));
+    assert_eq!(current(Reference::Digest(second.clone())).await, None, "what is refused is not stored");
+    assert!(put(tag("v1"), &two, if_match(&first)).await);
+    assert_eq!(current(tag("v1")).await, Some(second.clone()));
+    assert!(!put(Reference::Digest(first.clone()), &one, if_absent()).await);
+    assert!(put(Reference::Digest(first.clone()), &one, if_match(&first)).await);
+}
+
+#[tokio::test]
+async fn a_tag_or_manifest_is_deleted_only_where_it_is_as_the_client_expects() {
+    let world = World::new().await;
+    let (config, other) = (world.push("app", "config").await, sha256("other"));
+    let digest = world.tag("app", "v1", &config).await;
+    let repository = world.repository("app").await;
+    let delete = async |reference: &Reference, precondition: Precondition| {
+        let deletion = world.services.delete_manifest(&repository, reference, &precondition).await.unwrap();
+        let left = world.services.describe_manifest(&repository, reference).await.unwrap();
+        assert_eq!(left.is_some(), deletion == Deletion::PreconditionFailed, "{reference:?}");
+        deletion
+    };
+    for reference in [tag("v1"), Reference::Digest(digest.clone())] {
+        for refused in [if_match(&other), if_absent()] {
+            assert_eq!(delete(&reference, refused).await, Deletion::PreconditionFailed);
+        }
+        assert_eq!(delete(&reference, if_match(&digest)).await, Deletion::Deleted);
+        for precondition in [if_match(&digest), if_match(&other), if_absent()] {
+            assert_eq!(delete(&reference, precondition).await, Deletion::Unknown);
+        }
+    }
 }
 
 #[tokio::test]

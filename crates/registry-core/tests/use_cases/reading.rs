@@ -4,7 +4,7 @@ use bytes::Bytes;
 use registry_core::error::StoreErrorKind;
 use registry_core::ports::metadata::blob_index::DeleteBlob;
 use registry_core::registry::{Format, Repository};
-use registry_core::services::{Mounted, UploadError};
+use registry_core::services::{BlobSource, Mounted, UploadError};
 
 use crate::world::{HOUR, MICROSECOND, World, principal, sha256};
 
@@ -31,6 +31,16 @@ async fn a_blob_that_is_not_there_is_none() {
         assert_eq!(world.services.describe_blob(&repository, &sha256("x"), for_push).await.unwrap(), None);
     }
     assert!(world.services.read_blob(&repository, &sha256("x"), false).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_blob_comes_from_here_where_the_store_has_no_place_for_it_elsewhere() {
+    let world = World::new().await;
+    let (digest, repository) = (world.push("app", "layer").await, world.repository("app").await);
+    for redirect in [true, false] {
+        let source = world.services.read_blob(&repository, &digest, redirect).await.unwrap();
+        assert!(matches!(source, Some(BlobSource::Here(reader)) if reader.size() == 5));
+    }
 }
 
 #[tokio::test]

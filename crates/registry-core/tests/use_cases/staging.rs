@@ -14,7 +14,6 @@ use registry_core::ports::blob_store::{
 use registry_core::ports::clock::Clock;
 use registry_core::ports::metadata::UploadStore;
 use registry_core::ports::metadata::uploads::WriteStart;
-use registry_core::ports::steps;
 use registry_core::services::{Ports, Services, Settings, UploadError};
 use registry_core::testing::memory::MemoryBlobStore;
 use registry_core::upload::{StagingState, UploadId, UploadState};
@@ -31,6 +30,9 @@ enum Call {
 
 type Fault = Option<(Call, StoreErrorKind)>;
 
+/// What happens before the next call that fails.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
 fn check(fault: Fault, call: Call) -> Result<(), StoreError> {
     match fault {
         Some((failing, kind)) if failing == call => Err(StoreError::new(kind, "the test wants it", "so")),
@@ -42,6 +44,7 @@ fn check(fault: Fault, call: Call) -> Result<(), StoreError> {
 struct Bucket {
     bytes: MemoryBlobStore,
     fault: Fault,
+    meanwhile: Meanwhile,
     checkpoints: Arc<AtomicUsize>,
     /// What an upload has made, whichever it is.
     made: Mutex<Vec<ObjectKey>>,
@@ -49,6 +52,11 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// Does `action` while a writer has the staged bytes, before the call that fails.
+    fn meanwhile(&self, action: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(action));
+    }
+
     /// What was removed since this was last asked.
     fn removed(&self) -> Vec<String> {
         std::mem::take(&mut *self.removed.lock().unwrap())
@@ -59,8 +67,8 @@ impl Bucket {
 async fn world(fault: Fault) -> (World, Arc<Bucket>) {
     let mut world = World::new().await;
     let bytes = world.blobs.clone();
-    let bucket =
-        Bucket { bytes, fault, checkpoints: Arc::default(), made: Mutex::default(), removed: Mutex::default() };
+    let (meanwhile, checkpoints) = (Arc::default(), Arc::default());
+    let bucket = Bucket { bytes, fault, meanwhile, checkpoints, made: Mutex::default(), removed: Mutex::default() };
     let bucket = Arc::new(bucket);
     let ports = Ports { blobs: bucket.clone(), ..world.services.ports().clone() };
     world.services = Services::new(ports, Settings::default());
@@ -76,7 +84,8 @@ impl BlobStore for Bucket {
         staging: &StagingState,
     ) -> Result<Box<dyn StagingWriter>, AppendError> {
         let bytes = self.bytes.append(id, offset, staging).await?;
-        Ok(Box::new(Writer { bytes, fault: self.fault, checkpoints: self.checkpoints.clone() }))
+        let (fault, meanwhile, checkpoints) = (self.fault, self.meanwhile.clone(), self.checkpoints.clone());
+        Ok(Box::new(Writer { bytes, fault, meanwhile, checkpoints }))
     }
 
     async fn upload_objects(&self, _id: UploadId) -> Result<Vec<ObjectKey>, StoreError> {
@@ -157,18 +166,31 @@ impl BlobStore for Bucket {
 struct Writer {
     bytes: Box<dyn StagingWriter>,
     fault: Fault,
+    meanwhile: Meanwhile,
     checkpoints: Arc<AtomicUsize>,
+}
+
+impl Writer {
+    fn check(&self, call: Call) -> Result<(), StoreError> {
+        let failed = check(self.fault, call);
+        if failed.is_err()
+            && let Some(action) = self.meanwhile.lock().unwrap().take()
+        {
+            action();
+        }
+        failed
+    }
 }
 
 #[async_trait]
 impl StagingWriter for Writer {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        check(self.fault, Call::Write)?;
+        self.check(Call::Write)?;
         self.bytes.write(bytes).await
     }
 
     async fn checkpoint(&mut self) -> Result<StagingState, StoreError> {
-        check(self.fault, Call::Checkpoint)?;
+        self.check(Call::Checkpoint)?;
         self.bytes.checkpoint().await?;
         Ok(StagingState((self.checkpoints.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
     }
@@ -227,10 +249,10 @@ async fn a_writer_that_finds_its_bytes_gone_because_it_was_overtaken_leaves_the_
     for call in [Call::Write, Call::Checkpoint] {
         for kind in [StoreErrorKind::Corrupt, StoreErrorKind::Other] {
             // Another replica has begun to write.
-            let (world, _) = world(Some((call, kind))).await;
+            let (world, bucket) = world(Some((call, kind))).await;
             let id = world.start("app").await.id;
             let (metadata, now) = (world.metadata.clone(), world.clock.now());
-            world.moments.at(steps::UPLOAD_EPOCH_RAISED, move || {
+            bucket.meanwhile(move || {
                 at_once(metadata.begin_write(id, WriteStart::AtTold, now)).unwrap();
             });
             let refused = world.write(id, None, &mut *body(&["abc"])).await;
@@ -241,7 +263,7 @@ async fn a_writer_that_finds_its_bytes_gone_because_it_was_overtaken_leaves_the_
             for gone in [false, true] {
                 let id = world.start("app").await.id;
                 let (metadata, now) = (world.metadata.clone(), world.clock.now());
-                world.moments.at(steps::UPLOAD_EPOCH_RAISED, move || {
+                bucket.meanwhile(move || {
                     at_once(metadata.end_upload(id, None, now)).unwrap();
                     if gone {
                         at_once(metadata.remove_upload(id)).unwrap();

@@ -20,7 +20,7 @@ use registry_core::ports::clock::Clock;
 use registry_core::ports::metadata::ledger::LedgerEntry;
 use registry_core::ports::metadata::{ObjectLedger, UploadStore};
 use registry_core::ports::steps::Steps;
-use registry_core::precondition::Precondition;
+use registry_core::precondition::{Expected, Precondition};
 use registry_core::registry::{Format, Mode, References, Registry, RegistrySettings, Repository};
 use registry_core::services::{
     BlobSource, Body, BodyError, ContentRange, FinishUpload, Ports, PreparedRegistry, PublishArtifact,
@@ -315,6 +315,16 @@ impl World {
         };
         self.services.put_manifest(request).await.unwrap().0
     }
+}
+
+/// `If-Match` with the entity tag of `digest`.
+pub fn if_match(digest: &Digest) -> Precondition {
+    Precondition { if_match: Some(Expected::OneOf(vec![digest.clone()])), ..Precondition::NONE }
+}
+
+/// `If-None-Match: *`.
+pub fn if_absent() -> Precondition {
+    Precondition { if_none_match: Some(Expected::Anything), ..Precondition::NONE }
 }
 
 /// A manifest of an image with one blob.
