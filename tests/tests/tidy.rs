@@ -297,6 +297,9 @@ fn what_a_registry_refuses_ends_the_installation() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     };
     executable(commands.join("rustc"), "#!/bin/sh\necho rustc 1.2.3\n");
+    // How often it waited for the registry to think better of it.
+    let waits = folder.path().join("waits");
+    executable(commands.join("sleep"), &format!("#!/bin/sh\necho waited >>{}\n", waits.display()));
     let install = |answer: &str| {
         executable(commands.join("cargo"), &format!("#!/bin/sh\necho 'error: a registry: {answer}' >&2\nexit 101\n"));
         let mut command = Command::new("bash");
@@ -310,6 +313,7 @@ fn what_a_registry_refuses_ends_the_installation() {
         assert!(!installed, "{answer}");
         assert!(said.contains("cargo-mutants: its registry refuses") && said.contains(answer), "{said}");
     }
+    assert_eq!(std::fs::read_to_string(&waits).unwrap().lines().count(), 3 * 2, "each was asked three times");
     executable(tools.join("bin/cargo-mutants"), "");
     assert_eq!(install("403 Forbidden"), (true, String::new()), "it was put there by hand");
     let (installed, said) = install("500 Internal Server Error");
