@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use registry_core::error::StoreErrorKind;
 use registry_core::ports::blob_store::BlobStore;
 use registry_core::ports::metadata::UploadStore;
@@ -259,4 +261,16 @@ async fn a_damaged_hash_state_is_a_failure_and_not_a_wrong_blob() {
     assert!(world.metadata.checkpoint_upload(step, world.services.ports().clock.now()).await.unwrap());
     let failed = world.write(id, None, &mut *body(&["abc"])).await;
     assert!(matches!(failed, Err(UploadError::Store(error)) if error.kind == StoreErrorKind::Corrupt));
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_is_waited_for() {
+    let world = World::new().await;
+    let id = world.start("app").await.id;
+    let mut pauses = Box::pin(stream::iter(["abc", "def"]).then(|piece| async move {
+        tokio::task::yield_now().await;
+        Ok(Bytes::from(piece))
+    }));
+    let written = world.write(id, None, &mut pauses).await.unwrap();
+    assert_eq!(written.durable.offset, 6);
 }
