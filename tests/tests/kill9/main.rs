@@ -1,15 +1,13 @@
 //! `kill -9` at every step of the state machines, and at random moments of a load: what was acknowledged is there
 //! after the restart, and what was left over goes.
 
+mod load;
+
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use registry_core::ports::steps;
 use registry_tests::oci::{sha256, with_digest};
-use registry_tests::server::{ADMIN, ServerBuilder, request};
 use registry_tests::{Answer, Image, Random, Server};
 
 /// What the server has acknowledged, and what is in doubt because an answer never came.
@@ -160,108 +158,5 @@ fn at_every_step_of_the_state_machines() {
             reap_and_check(server, &acknowledged);
         }
         assert!(reached > 0, "the work never passes {step}");
-    }
-}
-
-#[test]
-fn at_random_moments_of_a_load() {
-    let mut random = Random::seeded("kill9 load", 0x6c6f_6164);
-    let folder = ServerBuilder::new();
-    let mut server = folder.start();
-    let mut all: Vec<Acknowledged> = (0..4).map(|_| Acknowledged::default()).collect();
-    for round in 0..8 {
-        let stop = AtomicBool::new(false);
-        let acknowledgements = 5 + random.below(40);
-        let seeds: Vec<u64> = (0..all.len()).map(|_| random.next()).collect();
-        let done = Mutex::new(0u64);
-        let address = server.address();
-        thread::scope(|scope| {
-            let workers: Vec<_> = all
-                .iter_mut()
-                .zip(&seeds)
-                .enumerate()
-                .map(|(worker, (acknowledged, seed))| {
-                    let (stop, done) = (&stop, &done);
-                    scope.spawn(move || load(address, worker, round, *seed, acknowledged, stop, done))
-                })
-                .collect();
-            scope.spawn(|| {
-                while !stop.load(Ordering::SeqCst) {
-                    if request(address, Some(ADMIN), "POST", "/api/v1/gc?grace=24h", &[], b"").is_err() {
-                        return;
-                    }
-                }
-            });
-            while *done.lock().unwrap() < acknowledgements {
-                thread::yield_now();
-            }
-            server.kill();
-            stop.store(true, Ordering::SeqCst);
-            for worker in workers {
-                worker.join().unwrap();
-            }
-        });
-        server = server.restart();
-        for acknowledged in &all {
-            verify_load(&server, acknowledged);
-        }
-    }
-    let server = server.again().environment("FOUNDRY_GC__UPLOAD_IDLE", "1ms").start();
-    server.gc("24h");
-    for acknowledged in &all {
-        verify_load(&server, acknowledged);
-    }
-    let (clean, report) = server.check(&["--deep"]);
-    assert!(clean, "{report}");
-}
-
-/// Pushes, publishes and deletes under names of its own until the server is gone.
-fn load(
-    address: std::net::SocketAddr,
-    worker: usize,
-    round: u64,
-    seed: u64,
-    acknowledged: &mut Acknowledged,
-    stop: &AtomicBool,
-    done: &Mutex<u64>,
-) {
-    let mut random = Random::new(seed);
-    let ask = |method: &str, target: &str, body: &[u8]| request(address, Some(ADMIN), method, target, &[], body).ok();
-    let mut number = 0;
-    while !stop.load(Ordering::SeqCst) {
-        number += 1;
-        let bytes_length = 1 + random.below(200_000) as usize;
-        let bytes = random.bytes(bytes_length);
-        if random.chance(50) {
-            let target = format!("/v2/load/{worker}/blobs/uploads/");
-            let Some(started) = ask("POST", &target, b"") else { return };
-            let location = started.expect(202).header("location").unwrap().to_owned();
-            let digest = sha256(&bytes);
-            let Some(answer) = ask("PUT", &with_digest(&location, &digest), &bytes) else { return };
-            answer.expect(201);
-            acknowledged.blobs.insert(format!("/v2/load/{worker}/blobs/{digest}"), bytes);
-        } else {
-            let target = format!("/api/v1/artifacts/load-{worker}/{round}.{number}");
-            let Some(answer) = ask("POST", &target, &bytes) else { return };
-            answer.expect(201);
-            acknowledged.artifacts.insert(target, bytes);
-        }
-        if random.chance(30)
-            && let Some((target, _)) = acknowledged.artifacts.pop_first()
-        {
-            let Some(answer) = ask("DELETE", &target, b"") else { return };
-            answer.expect(204);
-            acknowledged.gone.push(target);
-        }
-        *done.lock().unwrap() += 1;
-    }
-}
-
-fn verify_load(server: &Server, acknowledged: &Acknowledged) {
-    for (target, bytes) in acknowledged.blobs.iter().chain(&acknowledged.artifacts) {
-        assert_eq!(server.get(target).expect(200).body, *bytes, "{target}");
-    }
-    for target in &acknowledged.gone {
-        server.get(target).expect(404);
     }
 }
