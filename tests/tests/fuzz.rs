@@ -43,6 +43,9 @@ fn corpus(server: &Server) -> Vec<Vec<u8>> {
     add("GET /v2/team/app/tags/list?n=1&last=0", &[], "");
     add(&format!("GET /v2/team/app/blobs/{blob}"), &["Range: bytes=1-2,4-", "If-None-Match: \"x\""], "");
     add(&format!("HEAD /v2/team/app/blobs/{blob}"), &[], "");
+    let tag = format!("If-Match: W/\"x\", \"{}\"", image.digest());
+    add("GET /v2/team/app/manifests/1", &[&tag, "If-None-Match: \"x\""], "");
+    add("DELETE /v2/team/app/manifests/3", &["If-Match: *"], "");
     add("GET /v2/team/app/manifests/1", &["Accept: application/vnd.oci.image.manifest.v1+json, */*;q=0.5"], "");
     add(&format!("GET /v2/team/app/referrers/{}?artifactType=a/b", image.digest()), &[], "");
     add("PUT /v2/team/app/manifests/2", &["Content-Type: application/vnd.oci.image.manifest.v1+json"], &manifest);
@@ -65,7 +68,17 @@ fn corpus(server: &Server) -> Vec<Vec<u8>> {
     add("GET /auth/token?service=x&scope=repository:team/app:pull,push", &["Authorization: Basic YTpi"], "");
     let form = "grant_type=password&username=a&password=b&scope=repository%3Aa%3Apull";
     add("POST /auth/token", &["Content-Type: application/x-www-form-urlencoded"], form);
+    add("GET /api/v1/artifacts/p/1", &["If-Modified-Since: Thu, 26 Nov 2026 12:00:00 GMT"], "");
     add("GET /readyz", &["X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https"], "");
+    // The challenge holds the origin.
+    let forwarded = [
+        "X-Forwarded-For: [::1]:80, 1.2.3.4",
+        "X-Forwarded-Host: a.example, b.example:80",
+        "X-Forwarded-Proto: https, http",
+        "X-Forwarded-Port: 8443",
+        "Authorization: Bearer x",
+    ];
+    add("GET /v2/", &forwarded, "");
     corpus
 }
 
@@ -156,6 +169,8 @@ fn no_mutation_of_a_request_makes_the_server_fail() {
         .iter()
         .fold(Server::builder(), |builder, (key, time)| builder.environment(&format!("FOUNDRY_SERVER__{key}"), time))
         .environment("FOUNDRY_AUTH__FAILED_ATTEMPTS_PER_MINUTE", "1000000")
+        // So that X-Forwarded-* are read.
+        .environment("FOUNDRY_SERVER__TRUSTED_PROXIES", "127.0.0.1")
         .start();
     let corpus = corpus(&server);
     for bytes in &corpus {

@@ -134,6 +134,7 @@ impl fmt::Debug for Hasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -166,6 +167,30 @@ mod tests {
             &EMPTY.replace('e', "g"),
         ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_digest_reads_back(bytes: [u8; 32]) {
+            let digest = Digest(bytes);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+            prop_assert_eq!(Digest::from_hex(&digest.hex()), Ok(digest));
+            prop_assert_eq!(serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(), digest);
+        }
+
+        /// What is read has one way to be written: that in which it came.
+        #[test]
+        fn what_is_almost_a_digest_is_none(
+            text in "(sha256:|sha512:|SHA256:|sha256|)[0-9a-f]{63,65}|sha256:[0-9a-fA-F]{60}[0-9a-gA-F é]{2,4}|\\PC{0,80}",
+        ) {
+            let is_one = text.len() == 71
+                && text.starts_with("sha256:")
+                && text[7..].bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+            match text.parse::<Digest>() {
+                Ok(digest) => prop_assert!(is_one && digest.to_string() == text),
+                Err(refused) => prop_assert!(!is_one && refused == InvalidDigest(text)),
+            }
         }
     }
 }

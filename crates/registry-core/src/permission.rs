@@ -409,6 +409,53 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_scope_reads_back(
+            registry in "\\*|[a-z0-9]{1,8}([._-][a-z0-9]{1,8}){0,2}",
+            pattern in "\\*|[a-zA-Z0-9._+~@-]{1,9}(/[a-zA-Z0-9._+~@-]{1,9}){0,3}(/\\*)?",
+            actions in prop::sample::subsequence(vec!["pull", "push", "delete", "admin"], 1..=4),
+        ) {
+            let text = format!("{registry}:{pattern}:{}", actions.join(","));
+            let scope: Scope = text.parse().unwrap();
+            prop_assert_eq!(scope.to_string(), text);
+            prop_assert_eq!(scope.registry.as_ref().map_or("*", RegistryName::as_str), registry);
+            let allowed: Vec<_> = scope.actions.iter().map(Action::as_str).collect();
+            prop_assert_eq!(allowed, actions);
+            match pattern.strip_suffix('*') {
+                Some(prefix) => {
+                    let below = format!("{prefix}x");
+                    prop_assert!(scope.pattern.matches(&below));
+                    prop_assert!(prefix.is_empty() || !scope.pattern.matches(prefix));
+                }
+                None => {
+                    let longer = format!("{pattern}x");
+                    prop_assert!(scope.pattern.matches(&pattern) && !scope.pattern.matches(&longer));
+                }
+            }
+        }
+
+        /// What is read of any text covers no more than the text says.
+        #[test]
+        fn a_scope_is_never_more_than_its_text(
+            text in "[a-z*:/,.A-Z -]{0,30}|(oci|\\*|O|):(a|/|\\*|a/|\\.\\.| ){0,4}:(pull|push|delete|admin|,|x| ){0,4}|\\PC*",
+        ) {
+            let Ok(scope) = text.parse::<Scope>() else { return Ok(()) };
+            prop_assert_eq!(scope.to_string().parse(), Ok(scope.clone()));
+            let parts: Vec<_> = text.split(':').collect();
+            let [registry, pattern, actions] = parts[..] else { panic!("{text}") };
+            prop_assert_eq!(scope.registry.is_none(), registry == "*");
+            prop_assert_eq!(scope.pattern == Pattern::Any, pattern == "*");
+            prop_assert_eq!(scope.pattern.to_string(), pattern);
+            if let Pattern::Below(prefix) = &scope.pattern {
+                prop_assert!(prefix.len() > 1 && prefix.ends_with('/'), "{}", text);
+            }
+            prop_assert!(!scope.actions.is_empty());
+            for action in Actions::ALL {
+                let said = actions.split(',').any(|said| said == action.as_str());
+                prop_assert_eq!(scope.actions.iter().any(|allowed| allowed == action), said);
+            }
+        }
+
+        #[test]
         fn ranges_hold_exactly_the_permitted_names(
             scopes in proptest::collection::vec("(oci|\\*|zz):([ab]{1,2}(/[ab])?(/\\*)?|\\*):(pull|push)", 0..6),
             name in "[ab]{1,2}(/[ab]{1,2}){0,2}",

@@ -73,12 +73,13 @@ pub fn precondition(headers: &HeaderMap) -> Precondition {
         let mut present = false;
         for value in headers.get_all(name) {
             present = true;
-            for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-                if tag == "*" {
+            for tag in elements(value.as_bytes()) {
+                if tag == b"*" {
                     return Some(Expected::Anything);
                 }
-                let tag = tag.strip_prefix("W/").filter(|_| *name == IF_NONE_MATCH).unwrap_or(tag);
-                let digest = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                let tag = tag.strip_prefix(b"W/").filter(|_| *name == IF_NONE_MATCH).unwrap_or(tag);
+                let digest = tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\""));
+                let digest = digest.and_then(|digest| std::str::from_utf8(digest).ok());
                 digests.extend(digest.and_then(|digest| digest.parse().ok()));
             }
         }
@@ -89,6 +90,17 @@ pub fn precondition(headers: &HeaderMap) -> Precondition {
         if_none_match: expected(&IF_NONE_MATCH),
         unmodified_since: date(headers, &IF_UNMODIFIED_SINCE),
     }
+}
+
+/// What stands between the commas of a list. Those inside of an entity tag, which may hold any visible character and
+/// bytes beyond ASCII (section 8.8.3), are its own.
+fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let separates = move |byte: &u8| {
+        quoted ^= *byte == b'"';
+        *byte == b',' && !quoted
+    };
+    list.split(separates).map(<[u8]>::trim_ascii)
 }
 
 impl Representation<'_> {
@@ -176,6 +188,7 @@ impl Representation<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// What a request with these headers may have of something whose entity tag is written `"e"` in them.
     fn select(method: &Method, header: &[(http::HeaderName, &str)], size: u64) -> Selected {
@@ -220,5 +233,69 @@ mod tests {
         assert!(unmodified_since(&headers, at(100)));
         assert!(!unmodified_since(&headers, at(101)));
         assert!(!unmodified_since(&HeaderMap::new(), at(0)));
+    }
+
+    /// An entity tag as it is sent, and the digest that it names if it is one of ours.
+    fn entity_tag() -> impl Strategy<Value = (Vec<u8>, Option<Digest>)> {
+        // Any visible character but the quote, commas among them, and what lies beyond ASCII.
+        let character = prop_oneof![Just(b','), Just(b'*'), Just(b'!'), 0x23..=0x7eu8, 0x80..=0xffu8];
+        let other = prop::collection::vec(character, 0..8).prop_map(|opaque| (opaque, None));
+        let ours = any::<u8>().prop_map(|seed| {
+            let digest = Digest::sha256(&[seed]);
+            (digest.to_string().into_bytes(), Some(digest))
+        });
+        prop_oneof![other, ours].prop_map(|(opaque, digest)| ([b"\"", &opaque[..], b"\""].concat(), digest))
+    }
+
+    proptest! {
+        /// Whatever other tags stand beside ours: strong ones count for both, weak ones where weak comparison is asked for.
+        #[test]
+        fn a_list_names_the_digests_that_are_in_it(
+            tags in prop::collection::vec((entity_tag(), any::<bool>(), any::<bool>(), "[ \t]{0,2},[ \t]{0,2}"), 1..6),
+        ) {
+            let mut lines: Vec<Vec<u8>> = vec![Vec::new()];
+            for ((tag, _), weak, begins_line, separator) in &tags {
+                if *begins_line {
+                    lines.push(Vec::new());
+                }
+                let line = lines.last_mut().unwrap();
+                if !line.is_empty() {
+                    line.extend_from_slice(separator.as_bytes());
+                }
+                line.extend_from_slice(if *weak { b"W/" } else { b"" });
+                line.extend_from_slice(tag);
+            }
+            let headers = |name: HeaderName| -> HeaderMap {
+                lines.iter().map(|line| (name.clone(), HeaderValue::from_bytes(line).unwrap())).collect()
+            };
+            let named = |weak_too: bool| {
+                let counting = tags.iter().filter(|(_, weak, ..)| weak_too || !weak);
+                Some(Expected::OneOf(counting.filter_map(|((_, digest), ..)| digest.clone()).collect()))
+            };
+            let if_match = Precondition { if_match: named(false), ..Precondition::NONE };
+            prop_assert_eq!(precondition(&headers(IF_MATCH)), if_match);
+            let if_none_match = Precondition { if_none_match: named(true), ..Precondition::NONE };
+            prop_assert_eq!(precondition(&headers(IF_NONE_MATCH)), if_none_match);
+        }
+
+        /// As `Last-Modified` writes it, in whole seconds.
+        #[test]
+        fn any_date_is_met_until_it_has_passed(seconds in 0..253_402_300_799i64, micros in 0..1_000_000i64) {
+            let since = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.unsigned_abs());
+            let value: HeaderValue = httpdate::fmt_http_date(since).parse().unwrap();
+            let headers: HeaderMap = [(IF_MODIFIED_SINCE, value.clone()), (IF_UNMODIFIED_SINCE, value)].into_iter().collect();
+            let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000 + micros);
+            prop_assert!(unmodified_since(&headers, at(seconds)));
+            prop_assert!(!unmodified_since(&headers, at(seconds + 1)));
+            prop_assert_eq!(precondition(&headers).unmodified_since, Some(seconds));
+        }
+
+        #[test]
+        fn other_text_is_no_date(text in "[A-Za-z0-9,: -]{0,32}|[ -~]{0,32}") {
+            let headers: HeaderMap = [(IF_MODIFIED_SINCE, text.parse().unwrap())].into_iter().collect();
+            let read = httpdate::parse_http_date(&text);
+            prop_assume!(read.is_err());
+            prop_assert!(!unmodified_since(&headers, Timestamp::from_micros(0)));
+        }
     }
 }

@@ -206,3 +206,96 @@ fn first(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 fn last(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next().map(str::trim)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    const PROXY: &str = "10.0.0.1:40000";
+    const STRANGER: &str = "192.0.2.1:40000";
+
+    fn policy() -> OriginPolicy {
+        OriginPolicy::new(None, &["10.0.0.0/8".to_owned(), "fd00::/8".to_owned()]).unwrap()
+    }
+
+    fn origin(peer: &str, headers: &HeaderMap) -> Origin {
+        let ends = Ends { peer: peer.parse().unwrap(), local: "10.0.0.2:80".parse().unwrap(), tls: false };
+        policy().origin(ends, Version::HTTP_11, &Uri::from_static("/v2/"), headers).expect("it has a host")
+    }
+
+    fn headers(lines: &[(HeaderName, Vec<u8>)]) -> HeaderMap {
+        let host = (HOST, HeaderValue::from_static("own.example"));
+        let lines = lines.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap()));
+        lines.chain([host]).collect()
+    }
+
+    fn client(peer: &str, headers: &HeaderMap) -> IpAddr {
+        policy().client(peer.parse::<SocketAddr>().unwrap().ip(), headers)
+    }
+
+    /// An address, half of them a proxy's, and one of the ways in which proxies write it.
+    fn hop() -> impl Strategy<Value = (IpAddr, String)> {
+        let proxies = prop_oneof![
+            any::<[u8; 3]>().prop_map(|[a, b, c]| IpAddr::from([10, a, b, c])),
+            any::<u16>().prop_map(|last| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last])),
+        ];
+        let others = any::<IpAddr>().prop_map(|address| address.to_canonical());
+        (prop_oneof![proxies, others], 0..3u8, any::<u16>()).prop_map(|(address, way, port)| {
+            let written = match way {
+                0 => address.to_string(),
+                1 => SocketAddr::new(address, port).to_string(),
+                _ if address.is_ipv6() => format!("[{address}]"),
+                _ => format!("::ffff:{address}"),
+            };
+            (address, written)
+        })
+    }
+
+    proptest! {
+        /// Of protocols the first, which the client spoke; of hosts the last, which the trusted proxy wrote.
+        #[test]
+        fn the_origin_is_what_the_proxy_says(
+            protocols in prop::collection::vec("http|https|HTTPS", 1..4),
+            hosts in prop::collection::vec("[a-z0-9]{1,8}(\\.[a-z]{1,8}){0,2}(:[0-9]{1,4})?|\\[fd00::[0-9a-f]{1,4}\\](:80)?", 1..4),
+            separator in "[ \t]{0,2},[ \t]{0,2}",
+            in_lines: bool,
+        ) {
+            let mut lines = vec![(X_FORWARDED_PROTO, protocols.join(&separator).into_bytes())];
+            if in_lines {
+                lines.extend(hosts.iter().map(|host| (X_FORWARDED_HOST, host.clone().into_bytes())));
+            } else {
+                lines.push((X_FORWARDED_HOST, hosts.join(&separator).into_bytes()));
+            }
+            let headers = headers(&lines);
+            let forwarded = origin(PROXY, &headers);
+            prop_assert_eq!(forwarded.scheme(), protocols[0].to_ascii_lowercase());
+            prop_assert_eq!(forwarded.authority(), hosts.last().unwrap());
+            prop_assert_eq!(origin(STRANGER, &headers), Origin::new("http", "own.example"));
+        }
+
+        /// The last that no trusted proxy has; the first of the chain where all are trusted.
+        #[test]
+        fn the_client_is_the_last_that_is_no_proxy(hops in prop::collection::vec((hop(), any::<bool>()), 1..6)) {
+            let mut lines = vec![String::new()];
+            for ((_, written), begins_line) in &hops {
+                if *begins_line {
+                    lines.push(String::new());
+                }
+                let line = lines.last_mut().unwrap();
+                line.push_str(if line.is_empty() { "" } else { ", " });
+                line.push_str(written);
+            }
+            let lines = lines.into_iter().filter(|line| !line.is_empty());
+            let lines: Vec<_> = lines.map(|line| (X_FORWARDED_FOR, line.into_bytes())).collect();
+            let addresses: Vec<IpAddr> = hops.iter().map(|((address, _), _)| *address).collect();
+            let is_proxy = |address: &IpAddr| match address {
+                IpAddr::V4(address) => address.octets()[0] == 10,
+                IpAddr::V6(address) => address.octets()[0] == 0xfd,
+            };
+            let expected = addresses.iter().rev().find(|address| !is_proxy(address)).unwrap_or(&addresses[0]);
+            prop_assert_eq!(client(PROXY, &headers(&lines)), *expected);
+        }
+    }
+}

@@ -75,6 +75,7 @@ impl CheckPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_place_reads_back_and_others_do_not() {
@@ -96,6 +97,67 @@ mod tests {
             "2 true true 1 2 3 4 5 x y",
         ] {
             assert_eq!(CheckPlace::read(other), None, "{other:?}");
+        }
+    }
+
+    fn place() -> impl Strategy<Value = CheckPlace> {
+        // Whatever keys a store may have; none is empty.
+        let after = || prop::option::of("(?s).{1,40}".prop_map(ObjectKey));
+        let position = prop_oneof![after().prop_map(Position::Ledger), after().prop_map(Position::Store)];
+        let sum = any::<[u64; 4]>().prop_map(|[objects, bytes, findings, repaired]| CheckSum {
+            objects,
+            bytes,
+            findings,
+            repaired,
+        });
+        (any::<bool>(), any::<bool>(), any::<i64>(), sum, position).prop_map(
+            |(deep, repair, begun_at, sum, position)| CheckPlace {
+                deep,
+                repair,
+                begun_at: Timestamp::from_micros(begun_at),
+                sum,
+                position,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_place_reads_back(place in place()) {
+            prop_assert_eq!(CheckPlace::read(&place.cursor()), Some(place));
+        }
+
+        /// A cursor that somebody changed stands for what it says, or for nothing.
+        #[test]
+        fn a_changed_cursor_says_what_it_says(
+            place in place(),
+            at: prop::sample::Index,
+            removed in 0usize..4,
+            inserted in "[0-9 a-z+-]{0,3}",
+        ) {
+            let mut cursor: Vec<char> = place.cursor().chars().collect();
+            let at = at.index(cursor.len());
+            cursor.splice(at..(at + removed).min(cursor.len()), inserted.chars());
+            let cursor: String = cursor.into_iter().collect();
+            if let Some(read) = CheckPlace::read(&cursor) {
+                prop_assert_eq!(CheckPlace::read(&read.cursor()), Some(read.clone()));
+                let key = match &read.position {
+                    Position::Ledger(key) | Position::Store(key) => key.as_ref().map_or("", ObjectKey::as_str),
+                };
+                prop_assert!(cursor.ends_with(key));
+                let start = format!("{FORMAT} {} {} ", read.deep, read.repair);
+                prop_assert!(cursor.starts_with(&start));
+            }
+        }
+
+        /// Neither a place of another release nor one that breaks off.
+        #[test]
+        fn another_format_and_fewer_words_are_no_place(place in place(), format in "[013-9a-z]?|2[0-9a-z]", words in 0..10usize) {
+            let cursor = place.cursor();
+            let (_, rest) = cursor.split_once(' ').unwrap();
+            prop_assert_eq!(CheckPlace::read(&format!("{format} {rest}")), None);
+            let fewer: Vec<_> = cursor.splitn(10, ' ').take(words).collect();
+            prop_assert_eq!(CheckPlace::read(&fewer.join(" ")), None);
         }
     }
 }

@@ -120,7 +120,11 @@ impl<'de> Deserialize<'de> for Network {
 
 fn parse_network(text: &str) -> Option<Network> {
     let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix.parse::<u8>().ok()?)),
+        // A sign would be a number, too.
+        Some((address, prefix)) if prefix.starts_with(|first: char| first.is_ascii_digit()) => {
+            (address, Some(prefix.parse::<u8>().ok()?))
+        }
+        Some(_) => return None,
         None => (text, None),
     };
     let address: IpAddr = address.parse().ok()?;
@@ -228,6 +232,7 @@ impl<'de> Deserialize<'de> for Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn yaml<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
         serde_norway::from_str(text).map_err(|error| error.to_string())
@@ -310,5 +315,103 @@ mod tests {
     #[test]
     fn secrets_hide_from_debug() {
         assert!(!format!("{:?}", Secret("hunter2".into())).contains("hunter2"));
+    }
+
+    /// What the configuration has of a value that was given as text.
+    fn text<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
+        let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+        T::deserialize(value).map_err(|error| error.to_string())
+    }
+
+    const UNITS: [(&str, u64); 10] = [
+        ("", 1),
+        ("B", 1),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+    ];
+
+    proptest! {
+        #[test]
+        fn any_size_is_its_number_of_units(
+            number in prop_oneof![0..1u64 << 30, any::<u64>()],
+            (unit, factor) in prop::sample::select(UNITS.to_vec()),
+            space in " {0,2}",
+        ) {
+            let written = format!("{space}{number}{space}{unit}{space}");
+            match number.checked_mul(factor) {
+                Some(bytes) => prop_assert_eq!(text(&written), Ok(ByteSize(bytes))),
+                None => prop_assert!(text::<ByteSize>(&written).unwrap_err().contains("a number of bytes")),
+            }
+        }
+
+        /// There is nothing between the digits and a unit that is known, and nothing else.
+        #[test]
+        fn other_text_is_no_size(written in "[0-9kKMGTiBb.,+ -]{0,8}|[0-9]{1,25}[kKMGTiBb]{0,3}|\\PC{0,8}") {
+            let digits: String = written.trim().chars().take_while(char::is_ascii_digit).collect();
+            let unit = written.trim()[digits.len()..].trim_start();
+            let factor = UNITS.into_iter().chain([("TiB", 1 << 40)]).find(|(known, _)| *known == unit);
+            let bytes = factor.and_then(|(_, factor)| digits.parse::<u64>().ok()?.checked_mul(factor));
+            prop_assert_eq!(text(&written).ok(), bytes.map(ByteSize));
+        }
+
+        #[test]
+        fn any_duration_reads_back(seconds in prop_oneof![0..100_000u64, 0..u64::MAX / 2], nanoseconds in 0..1_000_000_000u32) {
+            let duration = Duration::new(seconds, nanoseconds);
+            prop_assert_eq!(text(&humantime::format_duration(duration).to_string()), Ok(HumanDuration(duration)));
+        }
+
+        /// Text that is a duration says its unit, and is as long as the sum of its parts; other text is refused with what
+        /// was expected.
+        #[test]
+        fn other_text_is_no_duration(written in "[0-9]{0,22}|-[0-9]{1,3}s|([0-9]{1,20}(s|m|h|d|y|ms|q)? ?){1,3}|\\PC{0,12}") {
+            match text::<HumanDuration>(&written) {
+                Ok(HumanDuration(duration)) => {
+                    let shown = humantime::format_duration(duration).to_string();
+                    prop_assert_eq!(text(&shown), Ok(HumanDuration(duration)));
+                    prop_assert!(written == "0" || written.chars().any(char::is_alphabetic), "{}", written);
+                }
+                Err(refused) => prop_assert!(refused.contains("a duration with its unit"), "{}", refused),
+            }
+        }
+
+        /// It is shown as it is written, and who checks addresses understands what is shown.
+        #[test]
+        fn any_network_reads_back(address: IpAddr, prefix in 0..=128u8) {
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            let written = format!("{address}/{prefix}");
+            if prefix <= longest {
+                let network = text::<Network>(&written).unwrap();
+                prop_assert_eq!(network, Network { address, prefix });
+                prop_assert_eq!(network.to_string(), &written[..]);
+                registry_http::origin::OriginPolicy::new(None, &[written]).unwrap();
+            } else {
+                prop_assert!(text::<Network>(&written).is_err());
+            }
+            prop_assert_eq!(text::<Network>(&address.to_string()).unwrap(), Network { address, prefix: longest });
+        }
+
+        /// What is read of other text has bits that its address has, and is understood by who checks addresses.
+        #[test]
+        fn other_text_is_no_network(
+            written in "[0-9.:/a-f+ ]{0,20}|([0-9]{1,3}\\.){3}[0-9]{1,3}(/[+-]?[0-9]{0,3}){0,2}|\\PC{0,12}",
+        ) {
+            match text::<Network>(&written) {
+                Ok(network) => {
+                    let longest = if network.address.is_ipv4() { 32 } else { 128 };
+                    prop_assert!(network.prefix <= longest);
+                    let (address, prefix) = written.split_once('/').unwrap_or((&written, ""));
+                    prop_assert_eq!(address.parse(), Ok(network.address));
+                    prop_assert!(prefix.bytes().all(|byte| byte.is_ascii_digit()), "{}", written);
+                    registry_http::origin::OriginPolicy::new(None, &[network.to_string()]).unwrap();
+                }
+                Err(refused) => prop_assert!(refused.contains("an address or a network"), "{}", refused),
+            }
+        }
     }
 }

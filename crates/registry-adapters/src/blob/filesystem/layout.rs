@@ -158,6 +158,7 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn keys_are_paths_below_the_folder_of_blobs() {
@@ -200,6 +201,42 @@ mod tests {
         ] {
             assert!(RelativeKey::parse(text).is_none(), "{text}");
             assert!(RelativeKey::new(&ObjectKey(text.into())).is_err(), "{text}");
+        }
+    }
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        let algorithm = prop_oneof![Just(Algorithm::Sha256), Just(Algorithm::Sha512)];
+        (algorithm, any::<u64>()).prop_map(|(algorithm, seed)| Digest::of(algorithm, &seed.to_le_bytes()))
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_leads_back_to_its_digest(digest in digest(), number: u32) {
+            let key = key_candidates(&digest).nth(number);
+            let relative = RelativeKey::new(&key).unwrap();
+            prop_assert_eq!(relative.digest(), &digest);
+            prop_assert!(relative.as_path().components().all(|part| matches!(part, std::path::Component::Normal(_))));
+            prop_assert!(relative.as_path().starts_with(relative.shard()));
+            prop_assert_eq!(relative.into_key(), key);
+        }
+
+        /// Whatever somebody made of a key: either it is one that would be given out, for the digest that it says, or none.
+        #[test]
+        fn a_changed_key_is_another_or_none(
+            digest in digest(),
+            number in prop_oneof![Just(0), any::<u32>()],
+            at: prop::sample::Index,
+            removed in 0usize..3,
+            inserted in "[0-9a-f/.A-F+-]{0,2}|\\PC?|/?sha512/|/?sha256/|-0|-1|\\.\\./",
+        ) {
+            let mut text = key_candidates(&digest).nth(number).as_str().to_owned();
+            let at = at.index(text.len());
+            text.replace_range(at..(at + removed).min(text.len()), &inserted);
+            if let Some(key) = RelativeKey::parse(&text) {
+                let number = text.split_once('-').map_or(0, |(_, number)| number.parse().unwrap());
+                let given_out = key_candidates(key.digest()).nth(number);
+                prop_assert_eq!(given_out.as_str(), text);
+            }
         }
     }
 }
