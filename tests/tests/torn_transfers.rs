@@ -12,6 +12,8 @@ use registry_tests::{Connection, Random, Repository, Server};
 use rustix::process::Signal;
 
 const PART: usize = 8 * 1024 * 1024;
+/// Around the ends of parts.
+const AROUND_PARTS: [usize; 6] = [PART - 1, PART, PART + 1, 2 * PART - 1, 2 * PART, 2 * PART + 1];
 
 /// Sends a request with that body, but only its first `sent` bytes, cuts the connection without reading, and waits
 /// until the server is done with it. Whether a request that was cut reached the server before the next one is otherwise
@@ -122,6 +124,108 @@ fn a_cut_put_is_sent_again_from_its_beginning() {
     }
 }
 
+/// The lengths of bodies that end a little later, and where they are cut.
+fn around_parts() -> impl Iterator<Item = (usize, usize)> {
+    AROUND_PARTS.into_iter().map(|sent| ((sent + 1) / PART * PART + 5_000, sent))
+}
+
+/// The same bytes with others at their beginning, so that no blob is there before it is sent.
+fn stamped(bytes: &[u8], number: u64) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// Asks for the status of a PUT that was cut after `sent` bytes, and PUTs the rest from there: how much was there.
+fn finish_from_status(repository: &Repository<'_>, location: &str, bytes: &[u8], sent: usize) -> usize {
+    let target = with_digest(location, &sha256(bytes));
+    for _ in 0..50 {
+        let status = repository.status(location);
+        if status.status == 404 && sent == bytes.len() {
+            // Only the answer was lost.
+            repository.finish(location, &sha256(bytes), b"").expect(201);
+            return sent;
+        }
+        let durable = offset(&status.expect(204));
+        let range = |first: usize| format!("Content-Range: {first}-{}", bytes.len() - 1);
+        let put = |first: usize| repository.server.request("PUT", &target, &[&range(first)], &bytes[first..]);
+        if durable < bytes.len() - 1 {
+            assert_eq!(put(bytes.len() - 1).expect(416).oci_code(), "BLOB_UPLOAD_INVALID");
+        }
+        // Nothing is left to send: then there is no range, either.
+        let answer =
+            if durable == bytes.len() { repository.finish(location, &sha256(bytes), b"") } else { put(durable) };
+        match answer.status {
+            201 => return durable,
+            // The request that was cut may still have been on its way in.
+            416 => {}
+            _ => panic!("{answer:?}"),
+        }
+    }
+    panic!("the upload cannot be finished");
+}
+
+/// A PUT is cut at the start, in the middle, after the last byte and around the ends of parts; then the client sends the
+/// same again, or asks for the status and sends the rest, or gives it up; around the end of a second part, only the second.
+#[test]
+fn a_cut_put_is_sent_again_or_resumed_or_cancelled() {
+    let server = Server::start();
+    let repository = server.repository("torn/put/parts");
+    let (small, large) = (300_000, PART + 5_000);
+    let cuts = places(small).into_iter().map(|sent| (small, sent));
+    let cuts: Vec<_> = cuts.chain(around_parts()).chain([(large, large)]).collect();
+    let random = Random::new(210).bytes(2 * PART + 5_000);
+    for (number, (length, sent)) in cuts.into_iter().enumerate() {
+        let is_longest = length > large;
+        for (turn, then) in ["resume", "again", "cancel"].into_iter().enumerate().take(if is_longest { 1 } else { 3 }) {
+            let bytes = stamped(&random[..length], 3 * number as u64 + turn as u64);
+            let digest = sha256(&bytes);
+            let location = repository.start_upload();
+            let target = with_digest(&location, &digest);
+            cut(&server, "PUT", &target, &[], &bytes, sent);
+            assert!(sent == length || repository.head_blob(&digest).status == 404, "{sent} of {length}: it is there");
+            match then {
+                "again" => drop(repository.finish(&location, &digest, &bytes).expect(201)),
+                "resume" => {
+                    let durable = finish_from_status(&repository, &location, &bytes, sent);
+                    assert!(durable <= sent, "{sent} of {length}: {durable} are said to be there");
+                }
+                _ => {
+                    let cancelled = server.request("DELETE", &location, &[], b"");
+                    if cancelled.status == 204 {
+                        repository.status(&location).expect(404);
+                        repository.finish(&location, &digest, b"").expect(404);
+                        repository.head_blob(&digest).expect(404);
+                        continue;
+                    }
+                    // Only the answer was lost: what is done cannot be given up.
+                    assert_eq!((cancelled.status, sent), (404, length), "cancelled");
+                }
+            }
+            let got = repository.get_blob(&digest).expect(200).body;
+            assert!(got == bytes, "{then} after {sent} of {length}: other bytes");
+        }
+    }
+    assert_eq!(staged(&server), Vec::<String>::new());
+}
+
+#[test]
+fn a_single_post_that_is_cut_around_the_size_of_a_part_leaves_nothing() {
+    let server = Server::start();
+    let repository = server.repository("torn/post/parts");
+    let random = Random::new(310).bytes(2 * PART + 5_000);
+    for (number, (length, sent)) in around_parts().enumerate() {
+        let bytes = stamped(&random[..length], number as u64);
+        let digest = sha256(&bytes);
+        let target = with_digest(&repository.path("blobs/uploads/"), &digest);
+        cut(&server, "POST", &target, &[], &bytes, sent);
+        repository.head_blob(&digest).expect(404);
+        assert_eq!(staged(&server), Vec::<String>::new(), "after {sent}");
+        server.request("POST", &target, &[], &bytes).expect(201);
+        assert!(repository.get_blob(&digest).expect(200).body == bytes, "after {sent}: other bytes");
+    }
+}
+
 #[test]
 fn a_cut_single_post_leaves_nothing() {
     let server = Server::start();
@@ -175,7 +279,7 @@ fn pieces_around_the_size_of_a_part_make_the_same_blob() {
     let repository = server.repository("torn/parts");
     let bytes = Random::new(600).bytes(4 * PART);
     let digest = sha256(&bytes);
-    for first in [PART - 1, PART, PART + 1, 2 * PART - 1, 2 * PART, 2 * PART + 1] {
+    for first in AROUND_PARTS {
         let location = repository.start_upload();
         cut(&server, "PATCH", &location, &[], &bytes[..3 * PART], first);
         resume(&repository, &location, &bytes[..3 * PART]);
