@@ -20,6 +20,7 @@ use tracing::{Instrument, Span};
 use crate::access_log;
 use crate::activity::{Activity, Busy};
 use crate::body::ResponseBody;
+use crate::drain::UnknownRest;
 use crate::limits::Limits;
 use crate::metrics::Finished;
 use crate::origin::Ends;
@@ -53,6 +54,7 @@ pub(crate) struct Exchange {
     bytes_out: AtomicU64,
     bytes_promised: AtomicU64,
     input_abandoned: AtomicBool,
+    unknown_rest: UnknownRest,
 }
 
 impl Exchange {
@@ -78,6 +80,7 @@ impl Exchange {
             bytes_out: AtomicU64::new(0),
             bytes_promised: AtomicU64::new(0),
             input_abandoned: AtomicBool::new(false),
+            unknown_rest: UnknownRest::new(),
         })
     }
 
@@ -110,6 +113,12 @@ impl Exchange {
     /// The rest of the request's body will not be read.
     pub(crate) fn input_abandoned(&self) {
         self.input_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// The same of one whose rest is of unknown length: on HTTP/1 it is kept until the answer is made, if that is not
+    /// too late. What comes back is the caller's.
+    pub(crate) fn leave_unknown_rest(&self, rest: Incoming) -> Option<Incoming> {
+        if self.is_http2() { Some(rest) } else { self.unknown_rest.keep(rest) }
     }
 
     /// The answer's body failed after its head was sent; all that is left is to break it off visibly.
@@ -234,6 +243,9 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
                     response::empty(StatusCode::SERVICE_UNAVAILABLE)
                 })
             };
+            if !exchange.unknown_rest.settle(&exchange.busy).await {
+                exchange.input_abandoned();
+            }
             Ok(exchange.dress(response, files.as_ref()))
         })
     }

@@ -14,6 +14,7 @@ pub mod body;
 mod byteranges;
 pub mod conditional;
 mod connection;
+mod drain;
 mod driver;
 mod exchange;
 pub mod health;

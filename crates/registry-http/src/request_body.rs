@@ -14,20 +14,14 @@ use futures_core::Stream;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use registry_core::services::BodyError;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep};
 
-use crate::activity::Busy;
+use crate::drain::Drain;
 use crate::exchange::Exchange;
 
 /// While it waits for a client, a body wants at least this many bytes within each idle timeout, so that a stranger
 /// who sends one byte a minute holds nothing for long.
 const LEAST_PROGRESS_BYTES: u64 = 1024;
-
-/// How much of a body that nobody wants is read so that its connection can be used again.
-const DRAIN_LIMIT_BYTES: u64 = 256 * 1024;
-
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a request, read once, in order, with back-pressure: what is not read is not received.
 ///
@@ -164,24 +158,26 @@ impl RequestBody {
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.failed = true;
         // What is too large is still on its way; dropping the body decides what becomes of it.
-        if error != BodyError::TooLarge {
-            self.source = Source::Ended;
+        if error != BodyError::TooLarge
+            && let Source::Incoming { exchange, .. } = std::mem::replace(&mut self.source, Source::Ended)
+        {
+            exchange.input_abandoned();
         }
         Poll::Ready(Some(Err(error)))
     }
+}
 
-    /// Polls the connection's body, skipping what is no data.
-    fn poll_incoming(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        loop {
-            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                // Trailers are skipped: no API here gives them a meaning.
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(bytes))),
-                    _ => {}
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
+/// Polls a connection's body, skipping what is no data.
+pub(crate) fn poll_data(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+    loop {
+        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            // Trailers are skipped: no API here gives them a meaning.
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(bytes))),
+                _ => {}
+            },
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
         }
     }
 }
@@ -207,7 +203,7 @@ impl Stream for RequestBody {
                     None => return this.end(),
                 }
             },
-            Source::Incoming { incoming, exchange } => match Self::poll_incoming(incoming, cx) {
+            Source::Incoming { incoming, exchange } => match poll_data(incoming, cx) {
                 Poll::Pending => {
                     ready!(this.patience.poll_exhausted(cx));
                     this.fail(BodyError::TimedOut)
@@ -231,7 +227,8 @@ impl Stream for RequestBody {
 
 impl Drop for RequestBody {
     /// A body that was not read to its end: if little is left, it is read in the background, so that the connection
-    /// can be used again; else the connection ends after the answer.
+    /// can be used again; else the connection ends after the answer. Where HTTP/1 does not say how much is left, the
+    /// exchange finds out before it answers.
     fn drop(&mut self) {
         let Source::Incoming { incoming, exchange } = std::mem::replace(&mut self.source, Source::Ended) else {
             return;
@@ -240,54 +237,19 @@ impl Drop for RequestBody {
             exchange.busy().input_complete();
             return;
         }
-        let drain = Drain::new(&exchange);
-        let left = self.content_length.map_or(0, |length| length - self.received);
         // A client that waits for "100 Continue" has sent nothing, and must not be asked to now.
-        let unasked = !exchange.is_http2() && self.received == 0 && exchange.expects_continue();
+        if !exchange.is_http2() && self.received == 0 && exchange.expects_continue() {
+            return exchange.input_abandoned();
+        }
+        let left = self.content_length.map(|length| length - self.received);
+        let rest = if left.is_none() { exchange.leave_unknown_rest(incoming) } else { Some(incoming) };
+        let Some(rest) = rest else { return };
+        let drain = Drain::after_answer(&exchange);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if left <= drain.bytes && !unasked => {
-                runtime.spawn(drain.run(incoming, exchange.busy().clone()));
+            Ok(runtime) if drain.permits(left.unwrap_or(0)) => {
+                runtime.spawn(drain.run(rest, exchange.busy().clone()));
             }
             _ => exchange.input_abandoned(),
-        }
-    }
-}
-
-/// Reads what is left of a body that nobody wants, within bounds.
-struct Drain {
-    bytes: u64,
-    total: Duration,
-    idle: Duration,
-}
-
-impl Drain {
-    fn new(exchange: &Exchange) -> Self {
-        let limits = exchange.limits();
-        if exchange.is_http2() {
-            // Dropping the body would reset the stream at once. NO_ERROR would say that the answer is good (RFC 9113,
-            // 8.1), but there are clients that drop the answer then (curl 7.88). Other streams go on meanwhile.
-            Self { bytes: u64::MAX, total: limits.linger_timeout, idle: limits.linger_idle_timeout }
-        } else {
-            // Beyond this a new connection is cheaper; the driver listens to this one for a while as it closes.
-            Self { bytes: DRAIN_LIMIT_BYTES, total: DRAIN_TIMEOUT, idle: DRAIN_TIMEOUT }
-        }
-    }
-
-    /// Drains; where the bounds are met first, dropping the body ends the connection or the stream.
-    async fn run(self, mut incoming: Incoming, busy: Busy) {
-        let all = async {
-            let mut left = self.bytes;
-            loop {
-                let next = poll_fn(|cx| RequestBody::poll_incoming(&mut incoming, cx));
-                match timeout(self.idle, next).await {
-                    Ok(Some(Ok(bytes))) if bytes.len() as u64 <= left => left -= bytes.len() as u64,
-                    Ok(None) => return true,
-                    _ => return false,
-                }
-            }
-        };
-        if timeout(self.total, all).await.unwrap_or(false) {
-            busy.input_complete();
         }
     }
 }

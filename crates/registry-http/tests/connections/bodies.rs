@@ -144,6 +144,42 @@ async fn after_an_early_answer_a_small_rest_is_drained() {
     assert_eq!(client.get("/hello").await.text(), "hello");
 }
 
+/// Who is not told `Connection: close` sends the next request on the same connection.
+#[tokio::test]
+async fn an_early_answer_to_a_body_of_unknown_length_says_whether_the_connection_goes_on() {
+    let server = TestServer::start().await;
+    let chunked = |path: &str| format!("PUT {path} HTTP/1.1\r\n{HOST}transfer-encoding: chunked\r\n\r\n");
+    for path in ["/refuse", "/refuse-late"] {
+        let mut client = Client::connect(server.address).await;
+        client.send(chunked(path) + "3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.header("connection"), answer.text()), (None, "no"), "{path}: all of it was there");
+        assert_eq!(client.get("/hello").await.text(), "hello");
+
+        client.send(chunked(path) + "3\r\nabc\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.header("connection"), answer.text()),
+            (Some("close"), "no"),
+            "{path}: its end does not come"
+        );
+
+        let mut client = Client::connect(server.address).await;
+        client.send(chunked(path)).await;
+        for _ in 0..64 {
+            client.send(format!("10000\r\n{}\r\n", "x".repeat(0x1_0000))).await;
+        }
+        client.send("0\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.header("connection"), answer.text()),
+            (Some("close"), "no"),
+            "{path}: nobody reads all that"
+        );
+        assert_eq!(client.rest().await.unwrap(), b"", "closed, not reset");
+    }
+}
+
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_sends_all_before_it_reads() {
     let server = TestServer::start().await;
