@@ -11,9 +11,13 @@ use crate::metrics::Finished;
 /// The target of the events, so that a filter can tell them from others (`access=off`).
 pub const TARGET: &str = "access";
 
+/// How much of a path is shown, in bytes.
+const LONGEST_PATH_BYTES: usize = 2048;
+
 /// What is known when a request is over. The query is not in it: it may carry secrets.
 pub(crate) struct Entry<'a> {
     pub(crate) finished: &'a Finished<'a>,
+    /// See [`shown_path`].
     pub(crate) path: &'a str,
     pub(crate) version: Version,
     pub(crate) peer: SocketAddr,
@@ -31,7 +35,7 @@ pub(crate) fn write(entry: &Entry<'_>) {
         parent: None,
         request_id = entry.request_id,
         method = method.as_str(),
-        path = &*without_secret(entry.path),
+        path = entry.path,
         route,
         status,
         bytes_in,
@@ -42,6 +46,16 @@ pub(crate) fn write(entry: &Entry<'_>) {
         version = version_text(entry.version),
         whole = entry.whole,
     );
+}
+
+/// A path as the event shows it: without secrets, and no longer than anything that has a meaning here, for it is kept
+/// until the request is over.
+pub(crate) fn shown_path(path: &str) -> Box<str> {
+    let path = without_secret(path);
+    if path.len() <= LONGEST_PATH_BYTES {
+        return path.into();
+    }
+    format!("{}…", &path[..path.floor_char_boundary(LONGEST_PATH_BYTES)]).into()
 }
 
 /// A path without the secrets of tokens that somebody put into it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Clock, Expiry};
+use crate::backlog::StreamExecutor;
 use crate::connection::{ConnectionIo, Transport};
 use crate::exchange::ConnectionService;
 use crate::limits::Limits;
@@ -195,7 +196,8 @@ impl Connection<'_> {
         let io = ConnectionIo::new(transport, prefix, &activity, &Arc::default(), limits.write_idle_timeout);
         let service =
             ConnectionService { server: Arc::clone(server), activity: Arc::clone(&activity), ends, files: None };
-        let mut connection = http2::Builder::new(TokioExecutor::new())
+        let executor = StreamExecutor { patience: limits.write_idle_timeout };
+        let mut connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_max_streams)
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))

@@ -12,7 +12,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
 use registry_core::error::StoreError;
 use tracing::{Instrument, Span};
@@ -41,7 +41,8 @@ pub(crate) struct Exchange {
     server: Arc<Server>,
     busy: Busy,
     method: Method,
-    uri: Uri,
+    /// As the access log shows it.
+    path: Box<str>,
     version: Version,
     ends: Ends,
     expects_continue: bool,
@@ -53,6 +54,7 @@ pub(crate) struct Exchange {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     bytes_promised: AtomicU64,
+    not_taken: AtomicBool,
     input_abandoned: AtomicBool,
     unknown_rest: UnknownRest,
 }
@@ -67,7 +69,7 @@ impl Exchange {
             server: Arc::clone(server),
             busy: activity.request_began(),
             method: parts.method.clone(),
-            uri: parts.uri.clone(),
+            path: access_log::shown_path(parts.uri.path()),
             version: parts.version,
             ends,
             expects_continue: parts.headers.contains_key(EXPECT),
@@ -79,6 +81,7 @@ impl Exchange {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             bytes_promised: AtomicU64::new(0),
+            not_taken: AtomicBool::new(false),
             input_abandoned: AtomicBool::new(false),
             unknown_rest: UnknownRest::new(),
         })
@@ -126,6 +129,11 @@ impl Exchange {
         tracing::error!(parent: &self.span, error = error.chain(), "an answer broke off");
     }
 
+    /// The client took too little of the answer's body for too long.
+    pub(crate) fn answer_not_taken(&self) {
+        self.not_taken.store(true, Ordering::Relaxed);
+    }
+
     /// The handler's answer, whatever becomes of the handler.
     async fn answer(self: Arc<Self>, parts: Parts, incoming: Incoming) -> Response {
         let response = match self.request(parts, incoming) {
@@ -133,7 +141,7 @@ impl Exchange {
                 let handled = AssertUnwindSafe(self.server.application.handle(request)).catch_unwind();
                 handled.await.unwrap_or_else(|panic| self.panicked(&*panic))
             }
-            None => self.server.application.names_no_host(self.uri.path(), &self.id),
+            None => self.server.application.names_no_host(&self.path, &self.id),
         };
         self.status.store(response.status().as_u16(), Ordering::Relaxed);
         response
@@ -201,12 +209,14 @@ impl Drop for Exchange {
         if self.server.access_log {
             access_log::write(&access_log::Entry {
                 finished: &finished,
-                path: self.uri.path(),
+                path: &self.path,
                 version: self.version,
                 peer: self.ends.peer,
                 user: self.notes.principal(),
                 request_id: self.id.as_str(),
-                whole: status != CLIENT_CLOSED_REQUEST && bytes_out == *self.bytes_promised.get_mut(),
+                whole: status != CLIENT_CLOSED_REQUEST
+                    && bytes_out == *self.bytes_promised.get_mut()
+                    && !*self.not_taken.get_mut(),
             });
         }
     }

@@ -10,6 +10,7 @@ pub mod activity_metrics;
 pub mod api_v1;
 pub mod application;
 pub mod auth;
+mod backlog;
 pub mod body;
 mod byteranges;
 pub mod conditional;

@@ -20,7 +20,8 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// How long a body may bring next to nothing while somebody waits for it.
     pub body_idle_timeout: Duration,
-    /// How long a client may take none of its answer.
+    /// How long a client may take none of its answer, or less than 1 KiB of what waits on an HTTP/2 stream: then the
+    /// connection ends, or the stream.
     pub write_idle_timeout: Duration,
     /// How long stopping waits for requests in flight.
     pub drain_timeout: Duration,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use registry_core::error::StoreError;
 
+use crate::backlog::{Backlog, Outgoing};
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 use crate::sendfile::{Files, Tally};
@@ -19,6 +20,8 @@ const LEAST_SENDFILE_BYTES: u64 = 64 * 1024;
 pub(crate) struct WireBody {
     source: Source,
     exchange: Arc<Exchange>,
+    /// Of the stream, on HTTP/2.
+    backlog: Option<Backlog>,
 }
 
 enum Source {
@@ -34,7 +37,7 @@ impl WireBody {
             Some(bytes) => Source::File(bytes),
             None => Source::Body(body),
         };
-        Self { source, exchange }
+        Self { source, exchange, backlog: Backlog::current() }
     }
 }
 
@@ -48,19 +51,24 @@ fn stand_in(body: &ResponseBody, exchange: &Arc<Exchange>, files: &Arc<Files>) -
 }
 
 impl Body for WireBody {
-    type Data = Bytes;
+    type Data = Outgoing;
     type Error = StoreError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Outgoing>, StoreError>>> {
         let this = &mut *self;
         let body = match &mut this.source {
             Source::File(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.source = Source::Body(ResponseBody::empty());
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                return Poll::Ready(Some(Ok(Frame::data(Outgoing::uncounted(bytes)))));
             }
             Source::Body(body) => body,
         };
+        if body.is_end_stream()
+            && let Some(backlog) = &this.backlog
+        {
+            return backlog.poll_short(cx).map(|()| None);
+        }
         let frame = {
             let _entered = this.exchange.span().enter();
             ready!(Pin::new(&mut *body).poll_frame(cx))
@@ -73,13 +81,17 @@ impl Body for WireBody {
             Some(Err(error)) => this.exchange.answer_broke_off(error),
             None => {}
         }
-        Poll::Ready(frame)
+        let outgoing = |bytes| match &this.backlog {
+            Some(backlog) => backlog.hand_over(bytes),
+            None => Outgoing::uncounted(bytes),
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(outgoing))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::File(_) => false,
-            Source::Body(body) => body.is_end_stream(),
+            Source::Body(body) => body.is_end_stream() && self.backlog.as_ref().is_none_or(Backlog::is_short),
         }
     }
 
@@ -87,6 +99,14 @@ impl Body for WireBody {
         match &self.source {
             Source::File(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Body(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for WireBody {
+    fn drop(&mut self) {
+        if self.backlog.as_ref().is_some_and(Backlog::is_given_up) {
+            self.exchange.answer_not_taken();
         }
     }
 }

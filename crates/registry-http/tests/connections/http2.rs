@@ -100,16 +100,24 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection that has asked `POST path` on stream 1 and sent `abc` of its body, without an end.
-async fn unfinished_post(server: &TestServer, path: &str) -> TcpStream {
-    // HPACK: indexed `:method: POST` (3), `:scheme: http` (6), then literals `:path` (4) and `:authority` (1).
-    let mut headers = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+/// The payload of a request's HEADERS; HPACK: indexed `:scheme: http` (6), then literals `:path` (4), `:authority` (1).
+fn head(method: u8, path: &str) -> Vec<u8> {
+    let mut headers = vec![method, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     headers.extend_from_slice(path.as_bytes());
     headers.extend_from_slice(&[0x01, 9]);
     headers.extend_from_slice(b"localhost");
+    headers
+}
+
+/// HPACK: indexed `:method: GET` and `:method: POST`.
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+/// A connection that has asked `POST path` on stream 1 and sent `abc` of its body, without an end.
+async fn unfinished_post(server: &TestServer, path: &str) -> TcpStream {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
-    bytes.extend(frame(HEADERS, 4, 1, &headers));
+    bytes.extend(frame(HEADERS, 4, 1, &head(POST, path)));
     bytes.extend(frame(DATA, 0, 1, b"abc"));
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     socket.write_all(&bytes).await.unwrap();
@@ -121,6 +129,18 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+
+/// The next frame: kind, flags, stream, payload.
+async fn next_frame(socket: &mut TcpStream) -> (u8, u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    let read = tokio::time::timeout(Duration::from_secs(20), socket.read_exact(&mut head));
+    read.await.expect("the server sends a frame").expect("the connection goes on");
+    let [_, high, low, kind, flags, .., stream] = head;
+    let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
+    socket.read_exact(&mut payload).await.unwrap();
+    (kind, flags, stream, payload)
+}
 
 /// hyper hands a reset with NO_ERROR on as the regular end of the body.
 #[tokio::test]
@@ -138,11 +158,7 @@ async fn an_early_answer_is_not_followed_by_a_reset() {
     let mut socket = unfinished_post(&server, "/refuse").await;
     let mut kinds = Vec::new();
     loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await.unwrap();
-        let [_, high, low, kind, flags, .., stream] = head;
-        let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
-        socket.read_exact(&mut payload).await.unwrap();
+        let (kind, flags, stream, payload) = next_frame(&mut socket).await;
         match (kind, flags & 1) {
             // The end of the answer: whatever follows at once comes before the answer to this.
             (DATA, 1) => socket.write_all(&frame(PING, 0, 0, b"8 octets")).await.unwrap(),
@@ -154,6 +170,53 @@ async fn an_early_answer_is_not_followed_by_a_reset() {
     assert_eq!(kinds, [HEADERS, DATA]);
     // Nor is the client stopped from sending the rest.
     socket.write_all(&frame(DATA, 1, 1, b"def")).await.unwrap();
+}
+
+/// Its flow-control windows close it, so there is nothing that the socket could wait for.
+#[tokio::test]
+async fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {
+    let limits = short(|limits| limits.write_idle_timeout = Duration::from_secs(1));
+    let server = TestServer::with_limits(limits).await;
+    server.application.serve_blob(FileBlob::new(&vec![7; 3_000_000], true));
+    for window in [0, 1, 60_000] {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let initial_window_size = [&[0, 4][..], &u32::to_be_bytes(window)].concat();
+        bytes.extend(frame(SETTINGS, 0, 0, &initial_window_size));
+        bytes.extend(frame(HEADERS, 5, 1, &head(GET, "/blob")));
+        bytes.extend(frame(HEADERS, 5, 3, &head(GET, "/piece?bytes=3000000")));
+        bytes.extend(frame(HEADERS, 5, 5, &head(GET, "/piece?bytes=70000")));
+        socket.write_all(&bytes).await.unwrap();
+        let mut reset = Vec::new();
+        while reset.len() < 3 {
+            let (kind, flags, stream, payload) = next_frame(&mut socket).await;
+            if kind == RST_STREAM {
+                assert_eq!(payload, [0, 0, 0, 8], "CANCEL");
+                reset.push(stream);
+            }
+            assert!((kind, flags & 1) != (DATA, 1), "{window}: stream {stream} is not whole");
+        }
+        reset.sort_unstable();
+        assert_eq!(reset, [1, 3, 5], "{window}");
+        let in_flight = || server.server.metrics.encode().contains("foundry_http_requests_in_flight 0\n");
+        crate::answers::until(in_flight).await;
+
+        let mut bytes = frame(HEADERS, 5, 7, &head(GET, "/hello"));
+        bytes.extend(frame(WINDOW_UPDATE, 0, 7, &[0, 0, 0, 5]));
+        bytes.extend(frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 5]));
+        socket.write_all(&bytes).await.unwrap();
+        let mut text = Vec::new();
+        loop {
+            let (kind, flags, stream, payload) = next_frame(&mut socket).await;
+            if (kind, stream) == (DATA, 7) {
+                text.extend(payload);
+                if flags & 1 == 1 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(text, b"hello", "{window}");
+    }
 }
 
 #[tokio::test]

@@ -197,6 +197,11 @@ impl Application for TestApplication {
                 let range = number("from").unwrap_or(0)..number("to").unwrap_or(reader.size());
                 Response::new(ResponseBody::blob(reader, range))
             }
+            // As many bytes as `?bytes=` says, in one piece.
+            "/piece" => {
+                let bytes = request.query_value("bytes").expect("the test says how many").parse().unwrap();
+                Response::new(ResponseBody::full(vec![7; bytes]))
+            }
             // Bodies that end early, fail, or are too long: `?case=`.
             "/broken" => {
                 let piece = || Ok(Bytes::from_static(b"12345"));

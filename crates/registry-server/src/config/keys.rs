@@ -130,7 +130,12 @@ pub static KEYS: &[Key] = &[
     key("server.header_timeout", Duration, "30s", "How long a client may take to send a request's headers."),
     key("server.idle_timeout", Duration, "90s", "How long a connection may rest between requests."),
     key("server.body_idle_timeout", Duration, "5m", "How long a request's body may stand still."),
-    key("server.write_idle_timeout", Duration, "60s", "How long a client may take none of its answer."),
+    key(
+        "server.write_idle_timeout",
+        Duration,
+        "60s",
+        "How long a client may take none of its answer; over HTTP/2 the stream ends, and nothing else.",
+    ),
     key("storage.dataDir", Text, "./data", "The folder of the metadata, the blobs and the administrator's token."),
     key("storage.s3.bucket", Text, "local", "An S3 bucket for the blobs; `local` keeps them in files.")
         .env(&["S3_BUCKET"]),
