@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_adapters::blob::filesystem::{FilesystemBlobStore, FilesystemOptions};
-use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options, S3Patience};
+use registry_adapters::blob::object_store::{
+    Backend, ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options, S3Patience,
+};
 use registry_adapters::entropy::OsEntropy;
 use registry_adapters::sql::{PostgresOptions, PostgresParts, PostgresServer, SqlMetadata, SqliteOptions, TlsMode};
 use registry_core::error::StoreError;
@@ -66,10 +68,10 @@ impl Composition {
         let folder = &configuration.storage.data_dir;
         data_folder::prepare(folder)?;
         let metadata = Arc::new(metadata(configuration).await?);
-        let blobs = blobs(configuration)?;
+        let steps = steps()?;
+        let blobs = blobs(configuration, &steps)?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let clock = metadata.clock();
-        let steps = steps()?;
         let ports = Ports {
             metadata: Arc::<SqlMetadata>::clone(&metadata),
             blobs: Arc::clone(&blobs),
@@ -77,7 +79,10 @@ impl Composition {
             entropy: Arc::clone(&entropy),
             steps: Arc::clone(&steps),
         };
-        let services = Arc::new(Services::new(ports, settings(configuration)));
+        let settings = settings(configuration);
+        #[cfg(feature = "fail-points")]
+        let settings = with_checkpoints_of_tests(settings)?;
+        let services = Arc::new(Services::new(ports, settings));
         Ok(Self { services, metadata, blobs, entropy, clock, steps })
     }
 
@@ -139,10 +144,17 @@ pub async fn open_metadata(file: &Path) -> Result<SqlMetadata, StoreError> {
 }
 
 /// Opens the blob store that the configuration chooses.
-fn blobs(configuration: &Configuration) -> Result<Arc<dyn BlobStore>, StoreError> {
+#[cfg_attr(not(feature = "fail-points"), expect(unused_variables, reason = "a release has no named moments"))]
+fn blobs(configuration: &Configuration, steps: &Arc<dyn Steps>) -> Result<Arc<dyn BlobStore>, StoreError> {
     Ok(match backend::blobs(configuration) {
         BlobBackend::Files => Arc::new(open_blobs(&configuration.storage.data_dir)?),
-        BlobBackend::S3 => Arc::new(ObjectBlobStore::open_s3(&s3_options(configuration))?),
+        BlobBackend::S3 => {
+            let options = s3_options(configuration);
+            let bucket = Backend::s3(&options)?;
+            #[cfg(feature = "fail-points")]
+            let bucket = bucket.telling(Arc::clone(steps));
+            Arc::new(ObjectBlobStore::new(bucket, &options.store))
+        }
     })
 }
 
@@ -189,6 +201,15 @@ fn switch_faults_on() {
         Ok("next-release") => faults::be_the_next_release(),
         _ => {}
     }
+}
+
+/// The same, with as short a way between two checkpoints as a test wants.
+#[cfg(feature = "fail-points")]
+fn with_checkpoints_of_tests(settings: Settings) -> Result<Settings, ComposeError> {
+    use crate::fail_points::CHECKPOINT_BYTES;
+    let Ok(text) = std::env::var(CHECKPOINT_BYTES) else { return Ok(settings) };
+    let wrong = |error| ComposeError::FailPoint(format!("{CHECKPOINT_BYTES}={text}: {error}"));
+    Ok(Settings { checkpoint_bytes: text.parse().map_err(wrong)?, ..settings })
 }
 
 #[cfg(not(feature = "fail-points"))]

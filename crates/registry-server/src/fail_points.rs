@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::signal::{Signal, raise};
-use registry_core::ports::steps::{ALL, MIGRATION, Steps};
+use registry_core::ports::steps::{ALL, MIGRATION, MULTIPART, Steps};
 
 /// The variable that says where: `<step>`, `<step>:<n>` or `<step>:<n>:stop`, at the n-th passing.
 pub const VARIABLE: &str = "FOUNDRY_FAIL_POINT";
+
+/// The variable that says how many bytes of one request are received before their offset is recorded.
+pub const CHECKPOINT_BYTES: &str = "FOUNDRY_CHECKPOINT_BYTES";
 
 /// Kills this process, as a power cut would, or stops it, when a step is passed for the n-th time.
 #[derive(Debug)]
@@ -28,11 +31,11 @@ impl FailPoint {
             None => (text, Signal::SIGKILL),
         };
         let (name, passing) = point.split_once(':').unwrap_or((point, "1"));
-        let step = ALL.into_iter().chain(MIGRATION).find(|step| *step == name);
+        let step = ALL.into_iter().chain(MULTIPART).chain(MIGRATION).find(|step| *step == name);
         match (step, passing.parse::<u64>()) {
             (Some(step), Ok(passing)) if passing > 0 => Ok(Self { step, left: AtomicU64::new(passing - 1), signal }),
             _ => {
-                let steps = [&ALL[..], &MIGRATION].concat().join(", ");
+                let steps = [&ALL[..], &MULTIPART, &MIGRATION].concat().join(", ");
                 Err(format!("{VARIABLE}={text}: expected <step>[:<n>[:stop]] with a step of: {steps}"))
             }
         }

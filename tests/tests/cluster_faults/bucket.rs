@@ -22,11 +22,14 @@ fn what_a_bucket_that_dies_cuts_short_goes_on_once_it_is_back() {
     let [first, second, third] = cluster.replicas.as_slice() else { panic!("there are three") };
     let mut random = Random::seeded("dying bucket", 5);
     let image = Image::new(vec![random.bytes(64 * MIB)]);
-    first.repository("team/app").push("v1", &image);
+    // As they are without configuration, or nearly: a busy bucket takes more than a moment for so much.
+    let patient = cluster.builder().environment("FOUNDRY_STORAGE__S3__READ_TIMEOUT", "30s");
+    let patient = patient.environment("FOUNDRY_STORAGE__S3__RETRY_TIMEOUT", "3m").start();
+    patient.repository("team/app").push("v1", &image);
     let layer = sha256(&image.blobs[0]);
 
     // Somebody uploads, and somebody downloads, when it dies.
-    let bytes = random.bytes(24 * MIB);
+    let bytes = random.bytes(27 * MIB);
     let location = first.repository("team/app").start_upload();
     first.repository("team/app").patch(&location, &bytes[..9 * MIB]).expect(202);
     let half = HalfSent::begin(second, &location, 9 * MIB, &bytes[9 * MIB..]);
@@ -68,7 +71,6 @@ fn what_a_bucket_that_dies_cuts_short_goes_on_once_it_is_back() {
     second.repository("team/app").assert_holds("v1", &image);
 
     // One that is back before patience ends is not noticed.
-    let patient = cluster.builder().environment("FOUNDRY_STORAGE__S3__RETRY_TIMEOUT", "3m").start();
     s3.kill();
     let late = random.bytes(9 * MIB);
     thread::scope(|scope| {

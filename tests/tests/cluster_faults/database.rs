@@ -25,7 +25,7 @@ fn what_a_database_that_crashes_cuts_short_goes_on_once_it_is_back() {
     let image = Image::new(vec![random.bytes(MIB)]);
     one.repository("team/app").push("v1", &image);
     patient.repository("team/app").assert_holds("v1", &image);
-    let bytes = random.bytes(20 * MIB);
+    let bytes = random.bytes(27 * MIB);
     let location = one.repository("team/app").start_upload();
     one.repository("team/app").patch(&location, &bytes[..9 * MIB]).expect(202);
     let half = HalfSent::begin(other, &location, 9 * MIB, &bytes[9 * MIB..]);
@@ -64,13 +64,13 @@ fn connections_cut_in_the_middle_of_an_upload_are_not_noticed() {
         database.name
     );
     let cut = || assert_ne!(database.run(&cut), "0");
-    let bytes = Random::seeded("cut connections", 8).bytes(20 * MIB);
+    let bytes = Random::seeded("cut connections", 8).bytes(36 * MIB);
     let location = one.repository("team/app").start_upload();
-    let half = HalfSent::begin(one, &location, 0, &bytes[..12 * MIB]);
+    let half = HalfSent::begin(one, &location, 0, &bytes[..18 * MIB]);
     cut();
-    assert_eq!(offset(&half.end().unwrap().expect(202)), 12 * MIB);
+    assert_eq!(offset(&half.end().unwrap().expect(202)), 18 * MIB);
     cut();
-    let half = HalfSent::begin(other, &location, 12 * MIB, &bytes[12 * MIB..]);
+    let half = HalfSent::begin(other, &location, 18 * MIB, &bytes[18 * MIB..]);
     cut();
     half.end().unwrap().expect(202);
     cut();

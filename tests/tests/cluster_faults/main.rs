@@ -41,9 +41,13 @@ struct HalfSent {
 }
 
 impl HalfSent {
-    /// A PATCH.
+    /// A PATCH, of which a part is in the bucket by now.
     fn begin(replica: &Server, location: &str, first: usize, bytes: &[u8]) -> Self {
-        Self::begin_with("PATCH", replica, location, Some(first), bytes)
+        let before = replica.has_reached(steps::UPLOAD_PART_STORED);
+        let half = Self::begin_with("PATCH", replica, location, Some(first), bytes);
+        let stored = || (replica.has_reached(steps::UPLOAD_PART_STORED) > before).then_some(());
+        eventually("a part is stored", stored);
+        half
     }
 
     /// Sends the first half of `bytes` to a replica whose log tells of steps, and waits until the replica writes.

@@ -75,7 +75,7 @@ fn a_silent_network_to_the_database_holds_nobody_for_ever() {
     let environment = [&IMPATIENT[..], &[STEPS]].concat();
     let cluster = Cluster::start_on(Stores { database_url, ..Stores::new(s3, database) }, 2, &environment);
     let [one, _] = cluster.replicas.as_slice() else { panic!("there are two") };
-    let bytes = Random::seeded("silent database", 10).bytes(20 * MIB);
+    let bytes = Random::seeded("silent database", 10).bytes(27 * MIB);
     let location = one.repository("team/app").start_upload();
 
     slow_then_silent(&cluster, &way, 50, &location, &bytes);

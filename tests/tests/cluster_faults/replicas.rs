@@ -15,21 +15,45 @@ const UPLOADS: &str = "/v2/team/app/blobs/uploads/";
 #[test]
 fn a_patch_whose_replica_is_killed_goes_on_at_another() {
     let Some(mut cluster) = Cluster::start_with("a killed replica", 3, &[STEPS]) else { return };
-    let bytes = Random::seeded("killed replica", 1).bytes(25 * MIB);
+    let bytes = Random::seeded("killed replica", 1).bytes(32 * MIB);
     let location = cluster.replicas[0].repository("team/app").start_upload();
     let acknowledged = 9 * MIB;
     cluster.replicas[1].repository("team/app").patch(&location, &bytes[..acknowledged]).expect(202);
-    let half = HalfSent::begin(&cluster.replicas[0], &location, acknowledged, &bytes[acknowledged..20 * MIB]);
+    let half = HalfSent::begin(&cluster.replicas[0], &location, acknowledged, &bytes[acknowledged..27 * MIB]);
     cluster.replicas[0].kill();
     half.end().expect_err("its connection is gone");
 
     let [_, second, third] = cluster.replicas.as_slice() else { panic!("there are three") };
     let durable = offset(&second.repository("team/app").status(&location).expect(204));
     assert_eq!(durable, acknowledged);
-    second.repository("team/app").patch_at(&location, durable, &bytes[durable..20 * MIB]).expect(202);
+    second.repository("team/app").patch_at(&location, durable, &bytes[durable..27 * MIB]).expect(202);
     let digest = sha256(&bytes);
-    third.repository("team/app").finish(&location, &digest, &bytes[20 * MIB..]).expect(201);
+    third.repository("team/app").finish(&location, &digest, &bytes[27 * MIB..]).expect(201);
     assert_everywhere(&cluster.replicas[1..], "team/app", &digest, &bytes);
+    reap_and_check(&cluster);
+}
+
+#[test]
+fn what_was_recorded_within_a_body_is_not_sent_again() {
+    const CHECKPOINT: usize = 10 * MIB;
+    let Some(cluster) = Cluster::start("replicas killed within a body", 2) else { return };
+    let [one, other] = cluster.replicas.as_slice() else { panic!("there are two") };
+    let mut random = Random::seeded("killed within a body", 13);
+    // How often the offset was recorded before the end.
+    for (step, recorded) in [(steps::UPLOAD_CHECKPOINTED, 2), (steps::UPLOAD_BYTES_DURABLE, 1)] {
+        let bytes = random.bytes(27 * MIB);
+        let builder = cluster.builder().environment("FOUNDRY_CHECKPOINT_BYTES", &CHECKPOINT.to_string());
+        let mut replica = builder.fail_point(step, 2).start();
+        let location = one.repository("team/app").start_upload();
+        replica.try_request("PATCH", &location, &[], &bytes).expect_err("its replica is gone");
+        assert!(replica.wait_for_end(Duration::from_secs(30)), "{step}: it still runs");
+        let durable = offset(&one.repository("team/app").status(&location).expect(204));
+        let expected = recorded * CHECKPOINT..(recorded + 1) * CHECKPOINT;
+        assert!(expected.contains(&durable), "{step}: {durable} bytes are recorded");
+        other.repository("team/app").patch_at(&location, durable, &bytes[durable..]).expect(202);
+        one.repository("team/app").finish(&location, &sha256(&bytes), b"").expect(201);
+        assert_everywhere(&cluster.replicas, "team/app", &sha256(&bytes), &bytes);
+    }
     reap_and_check(&cluster);
 }
 
@@ -42,8 +66,8 @@ struct Progress {
     is_stored: bool,
 }
 
-/// The pieces of an upload: a tail, a part and a tail, and the end.
-const PIECES: [usize; 3] = [3 * MIB, 9 * MIB, 12 * MIB];
+/// Where the pieces of an upload end: of a tail, of a part and a tail, and of another part and the last tail.
+const PIECES: [usize; 3] = [3 * MIB, 9 * MIB, 20 * MIB];
 
 /// Uploads to one replica, until it is gone.
 fn upload(replica: &Server, bytes: &[u8], progress: &mut Progress) -> std::io::Result<()> {
@@ -88,9 +112,11 @@ fn at_every_step_of_an_upload_another_replica_takes_over() {
     let of_uploads = [
         steps::UPLOAD_CREATED,
         steps::UPLOAD_EPOCH_RAISED,
+        steps::UPLOAD_PART_STORED,
         steps::UPLOAD_BYTES_DURABLE,
         steps::UPLOAD_CHECKPOINTED,
         steps::UPLOAD_SEALED,
+        steps::UPLOAD_PARTS_NAMED,
         steps::UPLOAD_PUBLISHED,
         steps::UPLOAD_COMMITTED,
     ];
@@ -114,7 +140,7 @@ fn at_every_step_of_an_upload_another_replica_takes_over() {
     for (digest, bytes) in &seen {
         assert_everywhere(&cluster.replicas, "team/app", digest, bytes);
     }
-    assert_eq!(seen.len(), 1 + 3 + 3 + 2 + 1 + 1 + 1);
+    assert_eq!(seen.len(), 1 + 3 + 3 + 3 + 2 + 1 + 1 + 1 + 1);
 
     // The same manifest again, after the answer to it was lost.
     let image = Image::new(vec![random.bytes(1000)]);

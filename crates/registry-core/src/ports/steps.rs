@@ -6,7 +6,7 @@
 /// In production this does nothing and costs nothing. The fail-point build kills the process at the moment it was
 /// told to; whatever the moment, nothing acknowledged may be lost.
 pub trait Steps: Send + Sync {
-    /// The process is now at `step`, one of [`ALL`] or [`MIGRATION`].
+    /// The process is now at `step`, one of [`ALL`], [`MULTIPART`] or [`MIGRATION`].
     fn reached(&self, step: &'static str);
 }
 
@@ -54,6 +54,14 @@ pub const MIGRATE_BLOBS_COPIED: &str = "migrate.blobs-copied";
 pub const MIGRATE_ROWS_WRITTEN: &str = "migrate.rows-written";
 /// Everything was compared; the target is not yet released for serving.
 pub const MIGRATE_COMPARED: &str = "migrate.compared";
+
+/// A part is in the bucket, no row names it.
+pub const UPLOAD_PART_STORED: &str = "upload.part-stored";
+/// All parts are in the bucket, the tail as the last of them; they are not yet an object.
+pub const UPLOAD_PARTS_NAMED: &str = "upload.parts-named";
+
+/// The moments that only uploads of several parts to a bucket pass.
+pub const MULTIPART: [&str; 2] = [UPLOAD_PART_STORED, UPLOAD_PARTS_NAMED];
 
 /// The moments of a migration to other stores, which no server passes.
 pub const MIGRATION: [&str; 4] = [MIGRATE_BEGUN, MIGRATE_BLOBS_COPIED, MIGRATE_ROWS_WRITTEN, MIGRATE_COMPARED];

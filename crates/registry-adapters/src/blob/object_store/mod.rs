@@ -13,6 +13,8 @@ mod publish;
 mod reader;
 mod s3;
 mod staged;
+#[cfg(feature = "faults")]
+mod steps;
 mod unfinished;
 mod writer;
 

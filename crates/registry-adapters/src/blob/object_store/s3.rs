@@ -81,19 +81,28 @@ impl ObjectBlobStore {
     /// # Errors
     /// When the options contradict each other, or this machine trusts no certificate authority at all.
     pub fn open_s3(options: &S3Options) -> Result<Self, StoreError> {
+        Ok(Self::new(Backend::s3(options)?, &options.store))
+    }
+}
+
+impl Backend {
+    /// The interfaces of a bucket of S3. Asks the bucket nothing.
+    ///
+    /// # Errors
+    /// As [`ObjectBlobStore::open_s3`].
+    pub fn s3(options: &S3Options) -> Result<Self, StoreError> {
         let context = || format!("open the bucket {}", options.bucket);
         let s3 = build(options).map_err(failure(context()))?;
         let client = client(options.allow_http, options.patience.read_timeout).map_err(failure(context()))?;
         let unfinished = S3UnfinishedUploads { s3: s3.clone(), client };
         let s3 = Arc::new(s3);
-        let backend = Backend {
+        Ok(Self {
             objects: Arc::clone(&s3) as _,
             multipart: Arc::clone(&s3) as _,
             pages: Some(Arc::clone(&s3) as _),
             signer: Some(s3),
             unfinished: Some(Arc::new(unfinished)),
-        };
-        Ok(Self::new(backend, &options.store))
+        })
     }
 }
 
