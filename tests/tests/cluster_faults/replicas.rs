@@ -279,6 +279,59 @@ fn a_writer_that_sleeps_while_another_replica_takes_over_changes_nothing_when_it
     reap_and_check(&cluster);
 }
 
+/// Both write to the multipart upload that the session has, and nothing in the bucket keeps them apart: so the sleeper's
+/// parts may come into the places of the other's. What the client is told of the other's bytes is then 201, with exactly these
+/// bytes, or 404 (the upload has ended, and is begun again), with nothing stored. Never are other bytes stored.
+#[test]
+fn a_writer_that_wakes_among_the_parts_of_another_makes_no_other_blob() {
+    let Some(cluster) = Cluster::start("sleepers among parts", 2) else { return };
+    let [one, other] = cluster.replicas.as_slice() else { panic!("there are two") };
+    let mut random = Random::seeded("sleepers among parts", 12);
+    let shared = random.bytes(9 * MIB);
+    for wakes_before_the_end in [true, false] {
+        let (older, newer) = (random.bytes(20 * MIB), random.bytes(20 * MIB));
+        let whole = [&shared[..], &newer].concat();
+        let digest = sha256(&whole);
+        let sleeper = cluster.builder().stop_point(steps::UPLOAD_PART_STORED, 1).start();
+        let location = one.repository("team/app").start_upload();
+        one.repository("team/app").patch(&location, &shared).expect(202);
+        let end = thread::scope(|scope| {
+            let patch = scope.spawn(|| sleeper.try_request("PATCH", &location, &[], &older));
+            eventually("the writer sleeps", || sleeper.is_stopped().then_some(()));
+            let patched = one.repository("team/app").patch_at(&location, shared.len(), &newer).expect(202);
+            assert_eq!(offset(&patched), whole.len());
+            // Told, or cut off before it has sent all.
+            let wake = || {
+                sleeper.signal(Signal::CONT);
+                if let Ok(answer) = patch.join().unwrap() {
+                    assert!([404, 416].contains(&answer.status), "{answer:?}");
+                }
+            };
+            let end = || other.request("PUT", &with_digest(&location, &digest), &[], b"");
+            if wakes_before_the_end {
+                wake();
+                end()
+            } else {
+                let end = end();
+                wake();
+                end
+            }
+        });
+        match end.status {
+            201 => assert_everywhere(&cluster.replicas, "team/app", &digest, &whole),
+            404 => {
+                assert_eq!(end.oci_code(), "BLOB_UPLOAD_UNKNOWN");
+                one.repository("team/app").head_blob(&digest).expect(404);
+                one.repository("team/app").push_blob(&whole);
+                assert_everywhere(&cluster.replicas, "team/app", &digest, &whole);
+            }
+            _ => panic!("{end:?}"),
+        }
+        one.repository("team/app").head_blob(&sha256(&[&shared[..], &older].concat())).expect(404);
+    }
+    reap_and_check(&cluster);
+}
+
 /// The newer writer's answer removes the tail that both began with.
 #[test]
 fn a_writer_that_wakes_when_its_tail_is_superseded_ends_no_upload() {
