@@ -23,6 +23,10 @@ use super::image::image_root;
 const AT_ONCE: usize = 8;
 /// More images than any run needs.
 const MOST: usize = 3_000;
+/// How long the one layer of an image is; of each tenth image it is so long that it goes to the bucket in parts, and that a
+/// replica may be stopped in the middle of it.
+const SHORT: usize = 200_000;
+const LONG: usize = 20 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
@@ -58,6 +62,10 @@ struct Load {
     percent: usize,
     /// How often the plain client tries a request.
     attempts: usize,
+}
+
+fn length(number: usize) -> usize {
+    if number % 10 == 9 { LONG } else { SHORT }
 }
 
 /// Runs a command: what it printed, or what it complained of.
@@ -137,7 +145,7 @@ impl Load {
 
     fn push_and_pull(&self, client: Client, number: usize, own: &Containers) -> Outcome {
         let name = format!("{}/load/app{}:v{number}", self.address, number % 7);
-        let content = Random::new(self.seed ^ (number as u64 + 1)).bytes(200_000);
+        let content = Random::new(self.seed ^ (number as u64 + 1)).bytes(length(number));
         let image = images::image_of(images::layer("data", &content), architecture(), &number.to_string());
         let layout = own.path().join(format!("image-{number}"));
         images::write_layout(&layout, &image, &[]);
