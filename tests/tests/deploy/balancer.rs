@@ -11,6 +11,7 @@ use registry_tests::process::free_port;
 use registry_tests::server::{ADMIN, request};
 use registry_tests::tools::{run, tool};
 use registry_tests::{Cluster, Connection, Image, Process, Random, S3, Server, Stores, eventually, postgres};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{read, root};
@@ -48,8 +49,16 @@ impl Kind {
     }
 
     /// Writes the configuration into `folder`; the command that uses it.
-    fn command(self, program: &Path, folder: &Path, listen: SocketAddr, servers: &[SocketAddr; 3]) -> Command {
-        let mut replacements = vec![("foundry-1:8080", servers[0].to_string())];
+    fn command(
+        self,
+        program: &Path,
+        folder: &Path,
+        listen: SocketAddr,
+        servers: &[SocketAddr; 3],
+        more: &[(&'static str, &str)],
+    ) -> Command {
+        let mut replacements: Vec<_> = more.iter().map(|(from, to)| (*from, (*to).to_owned())).collect();
+        replacements.push(("foundry-1:8080", servers[0].to_string()));
         replacements.push(("foundry-2:8080", servers[1].to_string()));
         replacements.push(("foundry-3:8080", servers[2].to_string()));
         let mut command = Command::new(program);
@@ -88,10 +97,21 @@ impl Balancer {
     /// Starts one; `None` after saying that `test` is skipped.
     #[track_caller]
     pub(super) fn start(kind: Kind, test: &str, servers: &[SocketAddr; 3]) -> Option<Self> {
+        Self::start_with(kind, test, servers, &[])
+    }
+
+    /// The same with these texts of its configuration replaced.
+    #[track_caller]
+    fn start_with(
+        kind: Kind,
+        test: &str,
+        servers: &[SocketAddr; 3],
+        replacements: &[(&'static str, &str)],
+    ) -> Option<Self> {
         let program = kind.program(test)?;
         let folder = TempDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let process = Process::start(&mut kind.command(&program, folder.path(), address, servers));
+        let process = Process::start(&mut kind.command(&program, folder.path(), address, servers, replacements));
         let balancer = Self { address, process, folder };
         eventually("the balancer serves", || {
             let answer = request(address, None, "GET", "/healthz", &[], b"").ok()?;
@@ -152,7 +172,7 @@ fn the_balancers_accept_the_files_as_they_are() {
         // nginx looks names up when it reads them.
         let folder = TempDir::new().unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
-        let output = run(Kind::Nginx.command(&nginx, folder.path(), nowhere, &[nowhere; 3]).arg("-t"));
+        let output = run(Kind::Nginx.command(&nginx, folder.path(), nowhere, &[nowhere; 3], &[]).arg("-t"));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.contains("test is successful"), "{said}");
         assert!(!said.contains("[warn]"), "{said}");
@@ -266,6 +286,43 @@ fn haproxy_sends_nothing_to_a_replica_that_is_not_ready() {
     eventually("nothing goes there", || (reached() == 0).then_some(()));
     std::fs::rename(&away, servers[0].data()).unwrap();
     eventually("it takes its turn again", || (reached() >= 2).then_some(()));
+}
+
+/// That is so for `GET` and `HEAD`. Whatever else it takes waits for ten minutes, as an upload may be silent for that long.
+#[test]
+fn nginx_asks_another_replica_what_one_that_hangs_does_not_say() {
+    let servers = three_servers();
+    let addresses = [servers[0].address(), servers[1].address(), servers[2].address()];
+    let patience = [("proxy_read_timeout 2m", "proxy_read_timeout 5s")];
+    let Some(balancer) = Balancer::start_with(Kind::Nginx, "a replica hangs", &addresses, &patience) else { return };
+    servers[0].signal(Signal::STOP);
+    eventually("it hangs", || servers[0].is_stopped().then_some(()));
+    for _ in 0..6 {
+        assert_ne!(who(balancer.request("GET", "/api/v1/packages", b"")), "server-1");
+    }
+    assert!(balancer.process.stderr().contains("upstream timed out"), "{}", balancer.process.stderr());
+    servers[0].signal(Signal::CONT);
+    eventually("it takes its turn again", || {
+        (who(balancer.request("GET", "/api/v1/packages", b"")) == "server-1").then_some(())
+    });
+}
+
+#[test]
+fn haproxy_sends_nothing_to_a_replica_that_hangs() {
+    let servers = three_servers();
+    let addresses = [servers[0].address(), servers[1].address(), servers[2].address()];
+    let Some(balancer) = Balancer::start(Kind::Haproxy, "a replica hangs", &addresses) else { return };
+    servers[0].signal(Signal::STOP);
+    let told = |what: &str| balancer.process.stdout().contains(&format!("Server replicas/foundry-1 is {what}"));
+    eventually("it is noticed", || told("DOWN").then_some(()));
+    for number in 0..6 {
+        assert_ne!(who(balancer.request("GET", "/api/v1/packages", b"")), "server-1");
+        balancer.request("POST", &format!("/api/v1/artifacts/after/{number}"), b"bytes").expect(201);
+    }
+    servers[0].signal(Signal::CONT);
+    eventually("it takes its turn again", || {
+        (who(balancer.request("GET", "/api/v1/packages", b"")) == "server-1").then_some(())
+    });
 }
 
 #[test]
