@@ -78,6 +78,7 @@ while read -r word; do
   case $word in
     crash) kill -QUIT "$server"; wait "$server" || :; server= ;;
     start) start "$@" ;;
+    restart) kill -INT "$server"; wait "$server" || :; start "$@" ;;
   esac
   printf '%s\n' "$word"
 done
@@ -289,6 +290,11 @@ impl Postgres {
     /// Starts it again after a [`crash`](Self::crash), and waits until it serves.
     pub fn start_again(&self) {
         self.tell("start");
+    }
+
+    /// Ends it in an orderly way, which ends every connection and loses nothing, starts it again, and waits until it serves.
+    pub fn restart(&self) {
+        self.tell("restart");
     }
 
     fn tell(&self, word: &str) {

@@ -1,5 +1,6 @@
 //! A database that crashes, loses its connections, or has none left.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,61 @@ fn connections_cut_in_the_middle_of_an_upload_are_not_noticed() {
     cut();
     assert_everywhere(&cluster.replicas, "team/app", &sha256(&bytes), &bytes);
     reap_and_check(&cluster);
+}
+
+#[test]
+fn an_orderly_restart_of_the_database_under_load_is_not_noticed() {
+    let test = "an orderly restart of the database";
+    let (Some(s3), Some(server)) = (S3::shared(test), postgres::own(test)) else { return };
+    // As long as this machine may take for it, at its slowest.
+    let environment = [("FOUNDRY_DATABASE__ACQUIRE_TIMEOUT", "50s")];
+    let cluster = Cluster::start_on(Stores::new(s3, server.database()), 2, &environment);
+    let (done, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let images = thread::scope(|scope| {
+        let clients = [0, 1, 2, 3].map(|client: usize| {
+            let (done, enough, cluster) = (&done, &enough, &cluster);
+            scope.spawn(move || {
+                let mut images = Vec::new();
+                while !enough.load(Ordering::SeqCst) {
+                    let tag = format!("v{client}.{}", images.len());
+                    let image = Image::new(vec![tag.clone().into_bytes()]);
+                    // Every answer is as if nothing had happened, and every request is sent once.
+                    let [one, other] = [0, 1].map(|turn| &cluster.replicas[(client + images.len() + turn) % 2]);
+                    one.repository("team/app").push(&tag, &image);
+                    other.repository("team/app").assert_holds(&tag, &image);
+                    images.push((tag, image));
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                images
+            })
+        });
+        // Also when a client fails.
+        let _ending = Ending(&enough);
+        for _ in 0..2 {
+            let gone_on = |what: &str| {
+                let before = done.load(Ordering::SeqCst);
+                eventually(what, || (done.load(Ordering::SeqCst) >= before + 8).then_some(()));
+            };
+            gone_on("the clients work");
+            server.restart();
+            gone_on("the clients go on");
+        }
+        enough.store(true, Ordering::SeqCst);
+        clients.map(|client| client.join().expect("nothing fails")).concat()
+    });
+    for (tag, image) in &images {
+        cluster.replicas[0].repository("team/app").assert_holds(tag, image);
+    }
+    reap_and_check(&cluster);
+}
+
+/// Lets clients end, also when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod credentials;
 mod limits;
 mod virtual_host;
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -20,7 +21,7 @@ use registry_tests::oci::{sha256, sha512, with_digest};
 use registry_tests::process::peak_memory;
 use registry_tests::server::{ADMIN, request};
 use registry_tests::store_proxy::{Action, Kind, Seen};
-use registry_tests::{Answer, Connection, Image, Random, S3, Server, StoreProxy};
+use registry_tests::{Answer, Connection, Image, Random, S3, Server, StoreProxy, eventually};
 
 const MIB: usize = 1024 * 1024;
 
@@ -436,6 +437,55 @@ fn a_full_bucket_is_507_and_a_store_that_is_away_503_and_both_pass() {
 }
 
 #[test]
+fn a_bucket_that_refuses_the_key_is_500_and_not_ready() {
+    let Some(bucket) = Bucket::new("a wrong key") else { return };
+    let wrong = S3 { secret_key: "another".to_owned(), ..bucket.s3.clone() };
+    let server = Server::builder().s3_below(&wrong, &bucket.endpoint, &bucket.prefix).start();
+    let location = server.repository("team/app").start_upload();
+    // To try it again is of no use: it is no 503.
+    server.repository("team/app").finish(&location, &sha256(b"bytes"), b"bytes").expect(500);
+    let ready = server.get("/readyz").expect(503).json();
+    let failed: Vec<_> = ready["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).collect();
+    assert!(failed.len() == 1 && failed[0]["name"] == "blobs", "{ready}");
+    eventually("the log says why", || {
+        server.log().iter().any(|line| line.contains("SignatureDoesNotMatch")).then_some(())
+    });
+}
+
+#[test]
+fn downloads_that_nobody_takes_do_not_fill_the_memory() {
+    const STALLED: usize = 8;
+    const LENGTH: usize = 64 * MIB;
+    let Some(bucket) = Bucket::new("stalled downloads") else { return };
+    let server = Server::builder().s3_below(bucket.s3, &bucket.endpoint, &bucket.prefix).start();
+    let original = Random::new(8).bytes(LENGTH);
+    let digest = push(&server, &original);
+    let repository = server.repository("team/app");
+    // What one download takes counts before.
+    assert!(repository.get_blob(&digest).expect(200).body == original);
+    let before = peak_memory(server.pid()).expect("it runs");
+    let mut stalled: Vec<_> = (0..STALLED)
+        .map(|_| {
+            let mut connection = Connection::open(server.address());
+            let headers = [format!("Authorization: Bearer {ADMIN}"), "Connection: close".to_owned()];
+            connection.send_head("GET", &format!("/v2/team/app/blobs/{digest}"), &headers).unwrap();
+            connection.socket().read_exact(&mut [0; 1000]).unwrap();
+            connection
+        })
+        .collect();
+    // While another one takes everything, theirs would come from the bucket as well.
+    for _ in 0..2 {
+        assert!(repository.get_blob(&digest).expect(200).body == original);
+    }
+    let grown = peak_memory(server.pid()).expect("it runs").saturating_sub(before);
+    assert!(grown < (STALLED * LENGTH / 2) as u64, "{STALLED} stalled downloads of {LENGTH} bytes took {grown}");
+    // They may go on.
+    let mut rest = Vec::new();
+    stalled[0].socket().read_to_end(&mut rest).unwrap();
+    assert!(original.ends_with(&rest) && rest.len() > LENGTH - 1000);
+}
+
+#[test]
 fn a_registry_may_send_pullers_to_the_bucket() {
     let Some((server, proxy)) = server("redirects", "registries:\n  oci:\n    redirect: true") else { return };
     let repository = server.repository("team/app");
@@ -448,6 +498,8 @@ fn a_registry_may_send_pullers_to_the_bucket() {
     assert_eq!(sent.header("docker-content-digest"), Some(digest.as_str()));
     let url = sent.header("location").unwrap().strip_prefix("http://").unwrap();
     let (address, target) = url.split_at(url.find('/').unwrap());
+    // For ten minutes.
+    assert!(target.split(['?', '&']).any(|parameter| parameter == "X-Amz-Expires=600"), "{target}");
     assert!(fetch(address, address, target).expect(200).body == original);
     fetch(address, address, target.split('?').next().unwrap()).expect(403);
     repository.get_blob(&sha256(b"absent")).expect(404);
