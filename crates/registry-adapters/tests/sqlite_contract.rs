@@ -1,5 +1,8 @@
 //! SQLite keeps the contract of the metadata store, and what only it can promise.
 
+#[path = "support/migrations.rs"]
+mod migrations;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +15,11 @@ use registry_core::ports::blob_store::ObjectKey;
 use registry_core::ports::metadata::{JobStore, Metadata, ObjectLedger, RegistryStore, TokenStore};
 use registry_core::testing::metadata_suite::Subject;
 use registry_core::token::TokenId;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
+
+use migrations::{Rows, assert_kept, fill, released};
 
 /// A database in a folder of its own, opened twice, as two processes have it.
 struct Sqlite {
@@ -105,6 +111,59 @@ async fn many_processes_make_the_schema_at_once() {
         for before in 0..=number {
             assert_eq!(store.job_cursor(&before.to_string()).await.unwrap().as_deref(), Some("there"));
         }
+    }
+}
+
+impl Rows for SqliteConnection {
+    const BYTES: &'static str = "x'0102'";
+
+    async fn execute(&mut self, statement: String) {
+        let executed = sqlx::query(AssertSqlSafe(statement.clone())).execute(self).await;
+        executed.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    async fn tables(&mut self) -> Vec<String> {
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'
+                      AND name <> '_sqlx_migrations' ORDER BY name";
+        sqlx::query_scalar(tables).fetch_all(self).await.unwrap()
+    }
+
+    async fn columns(&mut self, table: &str) -> Vec<String> {
+        sqlx::query_scalar("SELECT name FROM pragma_table_info($1)").bind(table).fetch_all(self).await.unwrap()
+    }
+
+    async fn rows(&mut self, table: &str, columns: &[String]) -> Vec<String> {
+        let columns: Vec<_> = columns.iter().map(|column| format!("quote({column})")).collect();
+        let rows = AssertSqlSafe(format!("SELECT {} FROM {table} ORDER BY 1", columns.join(" || ', ' || ")));
+        sqlx::query_scalar(rows).fetch_all(self).await.unwrap()
+    }
+
+    async fn migrate(&mut self, migrator: &Migrator) {
+        migrator.run(self).await.unwrap();
+    }
+}
+
+/// From each schema that was released to the newest.
+#[tokio::test]
+async fn an_earlier_schema_is_brought_up_to_date_and_keeps_its_rows() {
+    let migrations = released("sqlite");
+    for earlier in 1..=migrations.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path(&folder)).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        let contents = fill(&mut connection, &migrations[..earlier]).await;
+        assert!(contents.iter().all(|(_, _, rows)| !rows.is_empty()), "{contents:?}");
+        connection.close().await.unwrap();
+        let store = open(&folder).await.unwrap();
+        let mut connection = connect(&path(&folder)).await;
+        assert_kept(&mut connection, &contents).await;
+        assert_eq!(store.job_cursor("works").await.unwrap().as_deref(), Some("still"));
+        store.set_job_cursor("works", Some("again")).await.unwrap();
+        let applied: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(applied, i64::try_from(migrations.len()).unwrap());
     }
 }
 
