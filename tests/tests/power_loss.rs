@@ -59,7 +59,7 @@ fn bytes_then_name_then_folder_then_commit_then_answer() {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let traced = "trace=fdatasync,fsync,mkdir,mkdirat,rename,renameat,renameat2,write,writev,pwrite64,pwritev,sendto,\
                   sendmsg,fchmod";
-    // Whoever does not wait for the end of a sync goes on before it.
+    // So that going on before the end of a sync has a chance to show.
     let slow = "inject=fdatasync,fsync:delay_exit=20ms";
     let strace = strace.to_str().unwrap();
     let output = trace.path().to_str().unwrap();
