@@ -464,7 +464,7 @@ fn downloads_that_nobody_takes_do_not_fill_the_memory() {
     // What one download takes counts before.
     assert!(repository.get_blob(&digest).expect(200).body == original);
     let before = peak_memory(server.pid()).expect("it runs");
-    let mut stalled: Vec<_> = (0..STALLED)
+    let stalled: Vec<_> = (0..STALLED)
         .map(|_| {
             let mut connection = Connection::open(server.address());
             let headers = [format!("Authorization: Bearer {ADMIN}"), "Connection: close".to_owned()];

@@ -108,7 +108,7 @@ pub struct Settings {
     pub tokens: Vec<ConfiguredToken>,
     /// How long a registry token lives.
     pub registry_token_lifetime: Duration,
-    /// How many failed attempts one address has in a minute before its further ones are refused unseen.
+    /// How many failed attempts one client has in a minute before its further ones are refused unseen.
     pub failed_attempts_per_minute: u32,
 }
 
