@@ -29,6 +29,9 @@ const IMAGE: (&str, &str) = ("chrislusf/seaweedfs", "4.53");
 /// Where a server in a container listens: for S3, and for its file system.
 const PORTS_INSIDE: [u16; 2] = [8333, 8888];
 
+/// A new server waits 5 s for others that may know of data of before, and its first writes with it: this one has none.
+const NO_HOLD: (&str, &str) = ("WEED_MASTER_VOLUME_GROWTH_ALLOCATION_DEFERRAL", "0s");
+
 /// An S3 server with a bucket.
 #[derive(Clone, Debug)]
 pub struct S3 {
@@ -75,7 +78,7 @@ impl S3 {
             image: IMAGE,
             entrypoint: Some("weed"),
             arguments,
-            environment: Vec::new(),
+            environment: vec![(NO_HOLD.0, NO_HOLD.1.to_owned())],
             files: vec![(keys, S3::at(0).keys().into_bytes())],
             ports: PORTS_INSIDE.to_vec(),
         })?;
@@ -277,7 +280,7 @@ impl S3Server {
             (cat <&3 >/dev/null; kill -9 $child; {clean}) & wait $child"#
         );
         command.args(["-c", &script]);
-        command.arg(folder).arg(&self.weed).args(&arguments).current_dir(folder);
+        command.arg(folder).arg(&self.weed).args(&arguments).current_dir(folder).env(NO_HOLD.0, NO_HOLD.1);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("a shell can be started")
     }
