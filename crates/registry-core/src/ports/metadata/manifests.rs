@@ -201,3 +201,15 @@ pub trait ManifestStore: Send + Sync {
         limit: usize,
     ) -> Result<(Vec<Referrer>, bool), StoreError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_referrer_takes_what_its_texts_do_and_a_little_more() {
+        let manifest = ManifestDescription { digest: Digest::sha256(b"m"), media_type: "abc".into(), size: 1 << 40 };
+        let referrer = Referrer { manifest, artifact_type: "defgh".into(), annotations: r#"{"k":"v"}"#.into() };
+        assert_eq!(referrer.bytes(), 256 + 3 + 5 + 9);
+    }
+}
