@@ -1,22 +1,9 @@
 //! Foreign programs that tests drive.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// Set by the full run: then nothing is skipped, and a missing tool fails the test that needs it.
-pub const REQUIRE_ALL: &str = "FOUNDRY_REQUIRE_ALL";
-
-/// Whether this is the full run.
-pub fn everything_is_required() -> bool {
-    std::env::var_os(REQUIRE_ALL).is_some()
-}
-
-/// Says, past the capturing of tests' output, that something was skipped, and why; in the full run it fails instead.
-pub fn skip(what: &str, why: &str) {
-    assert!(!everything_is_required(), "{what} must not be skipped in the full run: {why}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
-}
+pub use registry_test_postgres::skip;
 
 /// The path of `program`, or `None` after saying that `test` is skipped.
 pub fn tool(test: &str, program: &str) -> Option<PathBuf> {

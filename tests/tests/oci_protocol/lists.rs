@@ -6,7 +6,7 @@ use registry_tests::{Answer, Image, Random, Server, clients};
 use serde_json::json;
 
 /// Where `Link` says that the next page is (RFC 8288).
-fn next(answer: &Answer) -> Option<String> {
+pub fn next(answer: &Answer) -> Option<String> {
     let link = answer.header("link")?;
     let (target, rest) = link.strip_prefix('<').and_then(|link| link.split_once('>')).expect("a link has a target");
     assert_eq!(rest.trim_start_matches([';', ' ']), "rel=\"next\"", "{link}");

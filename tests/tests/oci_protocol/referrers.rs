@@ -5,6 +5,7 @@ use registry_tests::{Answer, Image, Random, Repository, Server};
 use serde_json::{Value, json};
 
 use crate::absent;
+use crate::lists::next;
 
 const SBOM: &str = "application/vnd.example.sbom";
 const SIGNATURE: &str = "application/vnd.example.signature+json";
@@ -128,10 +129,7 @@ fn referrers_in_pages() {
                 assert_eq!(page.header("oci-filters-applied").is_some(), !query.is_empty());
                 assert!(digests(&page).len() <= size);
                 found.extend(digests(&page));
-                target = page.header("link").map(|link| {
-                    let (target, _) = link.trim_start_matches('<').split_once('>').expect("a link has a target");
-                    target.to_owned()
-                });
+                target = next(&page);
             }
             assert_eq!(found, expected, "{size} a page, {query}");
         }
@@ -162,10 +160,7 @@ fn pages_of_referrers_with_long_annotations_are_short() {
         let page = server.get(&here).expect(200);
         assert!(page.body.len() < 4 << 20, "{} bytes", page.body.len());
         found.extend(digests(&page));
-        target = page.header("link").map(|link| {
-            let (target, _) = link.trim_start_matches('<').split_once('>').expect("a link has a target");
-            target.to_owned()
-        });
+        target = next(&page);
     }
     assert_eq!(found, sorted(&referrers.iter().collect::<Vec<_>>()));
 }
