@@ -46,8 +46,13 @@ impl Precondition {
 
     /// Whether the write may happen where `current` is what there is, and has come `at` that time.
     pub fn holds_for_dated(&self, current: &Digest, at: Timestamp) -> bool {
+        self.holds(Some(current)) && self.date_holds(at)
+    }
+
+    /// Whether what has come `at` that time is old enough.
+    pub fn date_holds(&self, at: Timestamp) -> bool {
         let since = self.unmodified_since.filter(|_| self.if_match.is_none());
-        self.holds(Some(current)) && since.is_none_or(|since| at.as_seconds() <= since)
+        since.is_none_or(|since| at.as_seconds() <= since)
     }
 
     /// Whether the write may happen where `current` is what there is, which has no date.

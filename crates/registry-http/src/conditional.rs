@@ -65,8 +65,8 @@ fn unmodified_since(headers: &HeaderMap, last_modified: Timestamp) -> bool {
         && date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| last_modified.as_seconds() <= since)
 }
 
-/// `If-Match`, `If-None-Match` and `If-Unmodified-Since` of a request (sections 13.1.1, 13.1.2 and 13.1.4). A tag that is none of ours can match nothing; a weak one
-/// matches only where weak comparison is asked for.
+/// `If-Match`, `If-None-Match` and `If-Unmodified-Since` of a request (sections 13.1.1, 13.1.2 and 13.1.4). A tag that
+/// is none of ours can match nothing; a weak one matches only where weak comparison is asked for.
 pub fn precondition(headers: &HeaderMap) -> Precondition {
     let expected = |name: &HeaderName| {
         let mut digests = Vec::new();
@@ -111,11 +111,11 @@ impl Representation<'_> {
 
     /// Evaluates the preconditions and the range of a GET or HEAD of what has come at a known time (section 13.2.2).
     pub fn select_dated(&self, method: &Method, headers: &HeaderMap, last_modified: Timestamp) -> Selected {
-        let dated = Precondition { if_none_match: None, ..precondition(headers) };
-        if !dated.holds_for_dated(self.digest, last_modified) {
+        let precondition = precondition(headers);
+        if !precondition.date_holds(last_modified) {
             return Selected::PreconditionFailed;
         }
-        match self.select(method, headers) {
+        match self.select_where(&precondition, method, headers) {
             Selected::PreconditionFailed => Selected::PreconditionFailed,
             _ if unmodified_since(headers, last_modified) => Selected::NotModified,
             selected => selected,
@@ -124,11 +124,14 @@ impl Representation<'_> {
 
     /// Evaluates the preconditions and the range of a GET or HEAD.
     pub fn select(&self, method: &Method, headers: &HeaderMap) -> Selected {
-        let precondition = precondition(headers);
-        if precondition.if_match.is_some_and(|expected| !expected.is_met_by(Some(self.digest))) {
+        self.select_where(&precondition(headers), method, headers)
+    }
+
+    fn select_where(&self, precondition: &Precondition, method: &Method, headers: &HeaderMap) -> Selected {
+        if precondition.if_match.as_ref().is_some_and(|expected| !expected.is_met_by(Some(self.digest))) {
             return Selected::PreconditionFailed;
         }
-        if precondition.if_none_match.is_some_and(|expected| expected.is_met_by(Some(self.digest))) {
+        if precondition.if_none_match.as_ref().is_some_and(|expected| expected.is_met_by(Some(self.digest))) {
             return Selected::NotModified;
         }
         let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
