@@ -16,9 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
-/// While a client has something to take, it takes at least this many bytes (or all there is) within the timeout, so
-/// that a stranger who takes one byte a minute holds nothing for long.
-const LEAST_PROGRESS_BYTES: u64 = 1024;
+use crate::limits::LEAST_PROGRESS_BYTES;
 
 /// How much may wait when the answer's end is handed over, in bytes. Few enough to be held for as long as the
 /// connection lives, and enough for most small documents to leave with their end in one frame.
@@ -65,7 +63,11 @@ impl State {
         if self.progress_bytes >= LEAST_PROGRESS_BYTES {
             (self.progress_bytes, self.since) = (0, now);
         }
-        if self.waiting_bytes <= LITTLE_BYTES { self.end.take() } else { None }
+        if self.is_short() { self.end.take() } else { None }
+    }
+
+    fn is_short(&self) -> bool {
+        self.waiting_bytes <= LITTLE_BYTES
     }
 
     /// When the client's time is up, if it takes nothing until then; `None` while it has nothing to take: then it is the
@@ -93,13 +95,13 @@ impl Backlog {
 
     /// Whether the answer's end may be handed over.
     pub(crate) fn is_short(&self) -> bool {
-        self.state().waiting_bytes <= LITTLE_BYTES
+        self.state().is_short()
     }
 
     /// Ready when the answer's end may be handed over.
     pub(crate) fn poll_short(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
-        if state.waiting_bytes <= LITTLE_BYTES {
+        if state.is_short() {
             return Poll::Ready(());
         }
         state.end = Some(cx.waker().clone());

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// What a client that is waited for sends of a body, or takes of an HTTP/2 answer, within each timeout at the least (or
+/// all there is), so that a stranger who moves one byte a minute holds nothing for long.
+pub(crate) const LEAST_PROGRESS_BYTES: u64 = 1024;
+
 /// The bounds on connections and requests. The defaults suit a server that faces strangers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -18,10 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::drain::Drain;
 use crate::exchange::Exchange;
-
-/// While it waits for a client, a body wants at least this many bytes within each idle timeout, so that a stranger
-/// who sends one byte a minute holds nothing for long.
-const LEAST_PROGRESS_BYTES: u64 = 1024;
+use crate::limits::LEAST_PROGRESS_BYTES;
 
 /// The body of a request, read once, in order, with back-pressure: what is not read is not received.
 ///

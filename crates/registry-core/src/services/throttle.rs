@@ -1,4 +1,4 @@
-//! Failed attempts to authenticate, counted for each address.
+//! Failed attempts to authenticate, counted for each client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
