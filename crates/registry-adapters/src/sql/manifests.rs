@@ -6,7 +6,8 @@ use registry_core::digest::Digest;
 use registry_core::error::StoreError;
 use registry_core::names::{Reference, RepositoryName, Tag};
 use registry_core::ports::metadata::manifests::{
-    ManifestDescription, NewManifest, PutManifest, REFERRERS_PAGE_BYTES, Referrer, StoredManifest, TagEntry,
+    DESCRIPTION_BYTES, ManifestDescription, NewManifest, PutManifest, REFERRERS_PAGE_BYTES, Referrer, StoredManifest,
+    TagEntry,
 };
 use registry_core::ports::metadata::{ManifestStore, NameRange};
 use registry_core::precondition::Precondition;
@@ -314,7 +315,7 @@ fn referrers_page(
                 "SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations, p.found
                  FROM (SELECT repository_id, digest, COUNT(*) OVER () AS found, ROW_NUMBER() OVER up_to AS place,
                            SUM(bytes) OVER up_to AS total
-                       FROM (SELECT repository_id, digest, 256 + octet_length(media_type)
+                       FROM (SELECT repository_id, digest, $7 + octet_length(media_type)
                                  + octet_length(artifact_type) + octet_length(annotations) AS bytes
                              FROM manifests
                              WHERE repository_id = (SELECT id FROM repositories WHERE registry_id = $1 AND name = $2)
@@ -331,10 +332,11 @@ fn referrers_page(
     }
     let statement = match artifact_type {
         None => page_where!(""),
-        Some(_) => page_where!(" AND artifact_type = $7"),
+        Some(_) => page_where!(" AND artifact_type = $8"),
     };
     let statement = statement.bind(repository.registry).bind(&repository.name).bind(subject);
-    let statement = statement.bind(range::after(after)).bind(limit.saturating_add(1)).bind(REFERRERS_PAGE_BYTES);
+    let statement = statement.bind(range::after(after)).bind(limit.saturating_add(1));
+    let statement = statement.bind(REFERRERS_PAGE_BYTES).bind(DESCRIPTION_BYTES);
     match artifact_type {
         Some(artifact_type) => statement.bind(artifact_type),
         None => statement,

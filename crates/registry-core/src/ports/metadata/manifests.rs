@@ -70,8 +70,8 @@ pub struct ManifestDescription {
 /// more than 4 MiB of an answer (oras-go's `MaxMetadataBytes`), and a page is made in memory.
 pub const REFERRERS_PAGE_BYTES: u64 = 3 * 1024 * 1024;
 
-/// What is allowed for the rest of a description, in bytes: names of fields, the digest, the size.
-const DESCRIPTION_BYTES: u64 = 256;
+/// What is allowed for the rest of a description in a page, in bytes: names of fields, the digest, the size.
+pub const DESCRIPTION_BYTES: u64 = 256;
 
 /// A manifest whose subject is the one asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
