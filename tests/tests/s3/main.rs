@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use registry_adapters::blob::object_store::{ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
+use registry_adapters::blob::object_store::{Backend, ObjectBlobStore, ObjectStoreOptions, S3Keys, S3Options};
 use registry_core::digest::Digest;
 use registry_core::error::StoreErrorKind;
 use registry_core::ports::blob_store::{BlobStore, Published};
@@ -62,7 +62,7 @@ impl Subject for Bucket {
             },
             ..S3Options::default()
         };
-        Arc::new(ObjectBlobStore::open_s3(&options).expect("open the store"))
+        Arc::new(ObjectBlobStore::new(Backend::s3(&options).expect("open the bucket"), &options.store))
     }
 
     fn is_a_bucket(&self) -> bool {

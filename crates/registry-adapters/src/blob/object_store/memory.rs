@@ -44,8 +44,9 @@ pub(super) struct Room {
 }
 
 impl Memory {
-    /// Room for that many parts.
-    pub(super) fn of(parts: usize) -> Self {
+    /// Room for that many parts, and for one at least.
+    pub(super) fn of(parts: u64) -> Self {
+        let parts = usize::try_from(parts).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Self { parts: Arc::new(Semaphore::new(parts)), waiting: AtomicUsize::new(0), yielding: AtomicUsize::new(0) }
     }
 

@@ -37,7 +37,6 @@ use registry_core::ports::blob_store::{
     AppendError, BlobReader, BlobStore, DeletionClaim, KeyCandidates, ObjectKey, Published, StagingWriter,
 };
 use registry_core::upload::{StagingState, UploadId};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use acknowledged::Acknowledged;
@@ -111,14 +110,12 @@ impl ObjectBlobStore {
     pub fn new(backend: Backend, options: &ObjectStoreOptions) -> Self {
         let prefix = options.prefix.trim_matches('/');
         let below = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-        let parts = (options.upload_memory_bytes / options.part_bytes).clamp(1, Semaphore::MAX_PERMITS as u64);
-        let parts = usize::try_from(parts).expect("it is less than the most permits");
         let inner = Inner {
             backend,
             folder: below(BLOBS),
             probe: Path::from(below(PROBE)),
             part_bytes: options.part_bytes,
-            memory: Memory::of(parts),
+            memory: Memory::of(options.upload_memory_bytes / options.part_bytes),
             acknowledged: Mutex::default(),
             probed_at: Mutex::default(),
         };

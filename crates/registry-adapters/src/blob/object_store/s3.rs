@@ -13,7 +13,7 @@ use super::connector::{Connector, client};
 use super::credentials_file::CredentialsFile;
 use super::errors::failure;
 use super::unfinished::S3UnfinishedUploads;
-use super::{Backend, ObjectBlobStore, ObjectStoreOptions};
+use super::{Backend, ObjectStoreOptions};
 
 /// The pauses between tries: each is random, up to three times as long as the one before, so that they grow.
 const BACKOFF: BackoffConfig =
@@ -75,21 +75,11 @@ impl fmt::Debug for S3Keys {
     }
 }
 
-impl ObjectBlobStore {
-    /// A store in a bucket. Asks the bucket nothing: it may come later than this process.
+impl Backend {
+    /// The interfaces of a bucket of S3. Asks the bucket nothing: it may come later than this process.
     ///
     /// # Errors
     /// When the options contradict each other, or this machine trusts no certificate authority at all.
-    pub fn open_s3(options: &S3Options) -> Result<Self, StoreError> {
-        Ok(Self::new(Backend::s3(options)?, &options.store))
-    }
-}
-
-impl Backend {
-    /// The interfaces of a bucket of S3. Asks the bucket nothing.
-    ///
-    /// # Errors
-    /// As [`ObjectBlobStore::open_s3`].
     pub fn s3(options: &S3Options) -> Result<Self, StoreError> {
         let context = || format!("open the bucket {}", options.bucket);
         let s3 = build(options).map_err(failure(context()))?;
